@@ -1,0 +1,99 @@
+"""Checkpoints: all that evaluation and generation need, and nothing that could run code."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgrnn.models import MODELS, RecurrentModel
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with what it was trained on.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        data: attributes of the data set, its `path` and `fingerprint` included.
+        epoch: epochs trained.
+    """
+
+    model: RecurrentModel
+    data: dict[str, Any]
+    epoch: int
+
+
+def describe(name: str, options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its model and data, in plain types."""
+    return {"format": FORMAT, "model": name, "options": options, "data": data}
+
+
+def find(path: str | Path) -> Path:
+    """The best checkpoint of a run directory, or the file itself.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such run; make one with `cgrnn train -o {path}`")
+    for name in ("best", "last"):
+        checkpoint = path / "checkpoints" / f"{name}.ckpt"
+        if checkpoint.is_file():
+            return checkpoint
+    raise FileNotFoundError(
+        f"{path}: no checkpoint in its folder checkpoints/; is it the -o of a `cgrnn train`?"
+    )
+
+
+def open_run(path: str | Path) -> Run:
+    """Read a run directory or a checkpoint file.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when the file is not a checkpoint of this program, or of another version.
+    """
+    file = find(path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"{file}: not a readable checkpoint; train again or use another"
+        ) from error
+    head = content.get("cgrnn") if isinstance(content, dict) else None
+    if not isinstance(head, dict):
+        raise ValueError(f"{file}: not a checkpoint of cgrnn; give the -o of a `cgrnn train`")
+    if head.get("format") != FORMAT:
+        raise ValueError(
+            f"{file}: checkpoint of format {head.get('format')}, this version reads format "
+            f"{FORMAT}; use the version of cgrnn that wrote it, or train again"
+        )
+    if head["model"] not in MODELS:
+        raise ValueError(f"{file}: unknown model {head['model']!r}; known: {', '.join(MODELS)}")
+    model = MODELS[head["model"]](**head["options"])
+    prefix = "model."
+    weights = {
+        key.removeprefix(prefix): value
+        for key, value in content["state_dict"].items()
+        if key.startswith(prefix)
+    }
+    model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    return Run(model.eval(), head["data"], int(content["epoch"]) + 1)
+
+
+def load(path: str | Path) -> RecurrentModel:
+    """The trained model of a run directory or a checkpoint file, ready for evaluation.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when the file is not a checkpoint that this version reads.
+    """
+    return open_run(path).model

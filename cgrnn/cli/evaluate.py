@@ -1,0 +1,130 @@
+"""`cgrnn evaluate`: the figures to quote, each with its error and its side."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from cgrnn.cli import say
+from cgrnn.cli.parsing import Parser, make
+from cgrnn.cli.runs import folder_of, read_data
+
+MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
+
+
+def parser(argv: Sequence[str]) -> Parser:
+    result = make(
+        "evaluate",
+        "Log-likelihood in nats, under both averages, and frame accuracy under both protocols, "
+        "beside two floors fitted on the training split. Writes evaluation.json into the run.",
+    )
+    result.add_argument("run_directory", type=str, metavar="RUN", help="run directory")
+    result.add_argument("--data", type=str, help="data set; default: the one trained on")
+    result.add_argument(
+        "--split", type=Literal["train", "valid", "test"], default="test", help="split to score"
+    )
+    result.add_argument("--chains", type=int, default=100, help="chains of AIS for each frame")
+    result.add_argument(
+        "--levels", type=int, help="levels of AIS; default: doubled until it moves no figure"
+    )
+    result.add_argument(
+        "--stderr", type=float, default=0.03, help="standard error to reach, nats a frame"
+    )
+    result.add_argument("--samples", type=int, default=5, help="draws of each frame, for accuracy")
+    return result
+
+
+def run(options: Any) -> dict[str, Any]:
+    """Score the split; return what `evaluate --json` prints."""
+    for name in ("chains", "samples", *(["levels"] if options.levels is not None else [])):
+        if options[name] < 1:
+            raise ValueError(f"--{name}: expected at least 1, got {options[name]}")
+    if not options.stderr > 0:
+        raise ValueError(f"--stderr: expected more than 0, got {options.stderr}")
+    import torch
+
+    from cgrnn.batches import Batches
+    from cgrnn.checkpoint import open_run
+    from evaluation import floors, likelihood
+    from evaluation.accuracy import accuracies
+
+    trained = open_run(options.run_directory)
+    data = read_data(trained, options.data)
+    train, split = data.splits["train"], data.splits[options.split]
+    if not len(split.lengths):
+        raise ValueError(f"--split: the {options.split} split of the data set is empty")
+    batches = Batches(split.frames, split.lengths, batch_size=16)
+    generator = torch.Generator().manual_seed(options.seed)
+    found = asdict(
+        likelihood.evaluate(
+            trained.model, batches, options.chains, options.levels, options.stderr, generator, say
+        )
+    )
+    arrays = (train.frames, train.lengths, split.frames, split.lengths)
+    result = {
+        "model": trained.model.name,
+        "split": options.split,
+        "sequences": len(split.lengths),
+        "frames": len(split.frames),
+        "log_likelihood": found,
+        "accuracy": accuracies(trained.model, batches, options.samples, generator),
+        "floors": [asdict(floor(*arrays)) for floor in (floors.independent, floors.markov)],
+        "data": {
+            "path": options.data or trained.data["path"],
+            "fingerprint": data.attributes["fingerprint"],
+        },
+        "epoch": trained.epoch,
+        "seed": options.seed,
+    }
+    file = folder_of(options.run_directory) / "evaluation.json"
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(partial, file)
+    return result
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Models evaluated on the same split, above the floors."""
+    head = (
+        f"{'':<23} {'per frame':>16} {'per sequence':>13}  {'kind':<12}"
+        f"{'prediction':>11} {'reconstruction':>15}"
+    )
+    lines = [head]
+    for result in results:
+        scores, accuracy = result["log_likelihood"], result["accuracy"]
+        error = f" ± {scores['stderr']:.2f}" if scores["stderr"] else ""
+        mark = MARKS[scores["kind"]]
+        lines.append(
+            _row(result["model"], mark, scores, error)
+            + f"  {scores['kind']:<12}{accuracy['prediction']:>11.1%}"
+            + f" {accuracy['reconstruction']:>15.1%}"
+        )
+    lines += [_row(floor["name"], "=", floor, "") + "  exact" for floor in results[0]["floors"]]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, mark: str, scores: dict[str, Any], error: str) -> str:
+    per_frame = f"{mark}{scores['per_frame']:.2f}{error}"
+    return f"{name:<23} {per_frame:>16} {mark + format(scores['per_sequence'], '.2f'):>13}"
+
+
+def render(result: dict[str, Any]) -> str:
+    """The table, and beneath it what must be known before a figure is quoted."""
+    scores = result["log_likelihood"]
+    lines = [
+        f"{result['split']} split: {result['sequences']} sequences, {result['frames']} frames; "
+        "log-likelihood in nats, first frames scored; frame accuracy",
+        table([result]).rstrip(),
+    ]
+    if scores["chains"]:
+        lines.append(
+            f"log Z by annealed importance sampling, {scores['chains']} chains × "
+            f"{scores['levels']} levels on {scores['frames_estimated']} frames; on average "
+            f"{scores['ess']} effective chains; halving the levels raises the likelihood by "
+            f"{scores['drift']:.3f}"
+        )
+    lines += [f"WARNING: {warning}" for warning in scores["warnings"]]
+    return "\n".join(lines) + "\n"

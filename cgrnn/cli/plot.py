@@ -1,0 +1,89 @@
+"""`cgrnn plot`: figures of a run as PNG files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cgrnn.cli.parsing import Parser, make
+from cgrnn.cli.runs import folder_of, playback, read_data
+
+Kind = Literal["pianoroll", "curves", "activations"]
+
+
+def parser(argv: Sequence[str]) -> Parser:
+    result = make(
+        "plot",
+        "pianoroll: a test sequence, the frames predicted one step ahead, and a continuation; "
+        "curves: validation likelihood and loss; activations: hidden features over time.",
+    )
+    result.add_argument("kind", type=Kind, help="which figure")
+    result.add_argument("run_directory", type=str, metavar="RUN", help="run directory")
+    result.add_argument("-o", "--output", type=str, help="PNG file; default: RUN/figures/KIND.png")
+    result.add_argument("--data", type=str, help="data set; default: the one trained on")
+    result.add_argument("--index", type=int, default=0, help="which sequence of the test split")
+    return result
+
+
+def run(options: Any) -> dict[str, Any]:
+    """Draw the figure; return what `plot --json` prints."""
+    folder = folder_of(options.run_directory)
+    figure = _curves(folder) if options.kind == "curves" else _of_model(options)
+    file = Path(options.output or folder / "figures" / f"{options.kind}.png")
+    if file.suffix != ".png":
+        raise ValueError(f"{file}: give a name that ends in .png")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    figure.savefig(partial, dpi=150, format="png")
+    partial.replace(file)
+    return {"files": [str(file)]}
+
+
+def _curves(folder: Path) -> Any:
+    from evaluation import figures
+
+    file = folder / "metrics.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no training metrics; is {folder} a run directory?")
+    with file.open(newline="") as lines:
+        rows = [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(lines)
+        ]
+    return figures.curves({folder.name: rows})
+
+
+def _of_model(options: Any) -> Any:
+    import torch
+
+    from cgrnn.checkpoint import open_run
+    from evaluation import figures
+
+    trained = open_run(options.run_directory)
+    data = read_data(trained, options.data, "test")
+    sequences = data.splits["test"].sequences()
+    if not 0 <= options.index < len(sequences):
+        raise ValueError(f"--index: the test split has sequences 0 to {len(sequences) - 1}")
+    roll = sequences[options.index]
+    frames = torch.from_numpy(roll)[None].float()
+    model, sound = trained.model, playback(trained)
+    generator = torch.Generator().manual_seed(options.seed)
+    if options.kind == "activations":
+        what = "Hidden activations E[h⊙s | v, u]" if model.has_latents else "Recurrent state u"
+        features = model.features(frames, generator)[0].numpy()
+        return figures.activations(features, roll, sound["frame_rate"], what)
+    prime = len(roll) // 2
+    predicted = model.predict(frames, generator, samples=50).mean(0)[0].numpy()
+    continued = model.generate(len(roll) - prime, 1, frames[0, :prime], generator)[0].numpy()
+    rolls = {
+        f"Test sequence {options.index}": roll,
+        f"Predicted one frame ahead by {model.name}, mean of 50 draws": predicted,
+        f"Continued by {model.name} from the first half": continued,
+    }
+    return figures.pianoroll(rolls, sound["lowest_pitch"], sound["frame_rate"])
+
+
+def render(result: dict[str, Any]) -> str:
+    return "".join(f"wrote {file}\n" for file in result["files"])

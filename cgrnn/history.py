@@ -1,0 +1,96 @@
+"""The run's `metrics.csv`: one row an epoch, kept through kills and resumes."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "seconds",
+    "learning_rate",
+    "train_loss",
+    "valid_log_likelihood",
+    "valid_log_weight_std",
+)
+
+
+class History(pl.Callback):
+    """Keeps the rows in the checkpoint and rewrites the file whole after each epoch.
+
+    Lightning's own CSV logger begins a new file when a run is resumed.
+
+    Args:
+        path: the file to write.
+        say: called with a line about each validation.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self.path, self.say = path, say
+        self.rows: list[dict[str, float]] = []
+
+    @property
+    def best(self) -> float | None:
+        """Best validation log-likelihood so far, nats a frame."""
+        scores = [row["valid_log_likelihood"] for row in self._validated]
+        return max(scores, default=None)
+
+    @property
+    def best_epoch(self) -> int | None:
+        rows = self._validated
+        return (
+            int(max(rows, key=lambda row: row["valid_log_likelihood"])["epoch"]) if rows else None
+        )
+
+    @property
+    def _validated(self) -> list[dict[str, float]]:
+        return [row for row in self.rows if "valid_log_likelihood" in row]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        measured = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name in COLUMNS and (validated or not name.startswith("valid"))
+        }
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "step": trainer.global_step,
+                "seconds": round(module.seconds, 1),  # type: ignore[operator, arg-type]
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+                **measured,
+            }
+        )
+        self._write()
+        if validated:
+            self.say(self._line())
+
+    def _line(self) -> str:
+        row = self.rows[-1]
+        spread = row.get("valid_log_weight_std")
+        quality = "" if spread is None else f" (≈, AIS; log-weight deviation {spread:.2f})"
+        return (
+            f"epoch {row['epoch']:4.0f}  {row['seconds'] / 60:5.1f} min  validation "
+            f"{row['valid_log_likelihood']:.3f} nats a frame{quality}"
+        )
+
+    def _write(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(partial, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]

@@ -1,0 +1,16 @@
+"""Frame densities: `layer(context)` is a density over one frame, batched over leading dims."""
+
+from cgrnn.layers.bernoulli_rbm import BernoulliRBM, BernoulliRBMDensity
+from cgrnn.layers.energy import EnergyDensity
+from cgrnn.layers.spike_slab import BinarySpikeSlabRBM, BinarySpikeSlabRBMDensity
+from cgrnn.layers.tractable import IndependentBernoulli, IndependentBernoulliDensity
+
+__all__ = [
+    "BernoulliRBM",
+    "BernoulliRBMDensity",
+    "BinarySpikeSlabRBM",
+    "BinarySpikeSlabRBMDensity",
+    "EnergyDensity",
+    "IndependentBernoulli",
+    "IndependentBernoulliDensity",
+]

@@ -1,0 +1,89 @@
+"""What the layers share: couplings, biases and the way the context moves the biases."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cgrnn.layers.energy import EnergyDensity
+
+INITIAL_WEIGHT = 0.01
+
+
+class LatentDrive(NamedTuple):
+    """All that a scan over time must know of the latents, computed for every frame at once.
+
+    The spike of hidden unit `i` at frame `n` is on with probability
+    `σ(logits_ni + (weight u_{n-1})_i)`; it then feeds back `slabs_ni`.
+
+    Attributes:
+        logits: spike logits without the context's share, `(*B, H)`.
+        slabs: what an active spike feeds back, `(*B, H)`.
+        weight: U₂, the context's way to the hidden biases, `(H, R)`.
+        uniforms: for sampled spikes one uniform number each, `(*B, H)`; None for expected ones.
+    """
+
+    logits: Tensor
+    slabs: Tensor
+    weight: Tensor
+    uniforms: Tensor | None
+
+
+class ConditionalRBM(nn.Module, ABC):
+    """Couplings `W`, biases `b_v`, `b_h`, and the context's shifts of both biases.
+
+    `b̃_v = b_v + U₃ u` and `b̃_h = b_h + U₂ u` for a context `u` of `context_dim` numbers. Calling
+    the layer with a context `(*B, context_dim)` (or None when `context_dim` is 0) gives a density
+    with batch shape `(*B,)`.
+
+    Args:
+        visible_dim: V, units of a frame.
+        hidden_dim: H, hidden units.
+        context_dim: size of the context, 0 for an unconditional density.
+    """
+
+    def __init__(self, visible_dim: int, hidden_dim: int, context_dim: int = 0) -> None:
+        super().__init__()
+        self.visible_dim, self.hidden_dim, self.context_dim = visible_dim, hidden_dim, context_dim
+        self.W = nn.Parameter(torch.empty(visible_dim, hidden_dim))
+        self.visible_bias = nn.Parameter(torch.zeros(visible_dim))
+        self.hidden_bias = nn.Parameter(torch.zeros(hidden_dim))
+        nn.init.uniform_(self.W, -INITIAL_WEIGHT, INITIAL_WEIGHT)
+        if context_dim:
+            self.context_to_visible = nn.Linear(context_dim, visible_dim, bias=False)
+            self.context_to_hidden = nn.Linear(context_dim, hidden_dim, bias=False)
+            for linear in (self.context_to_visible, self.context_to_hidden):
+                nn.init.uniform_(linear.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
+
+    def biases(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`(b̃_v, b̃_h)` under the context."""
+        if (context is None) != (self.context_dim == 0):
+            raise ValueError(
+                f"context: this layer has context_dim {self.context_dim}; "
+                + ("call it with None" if context is not None else "give a context")
+            )
+        if context is None:
+            return self.visible_bias, self.hidden_bias
+        return (
+            self.visible_bias + self.context_to_visible(context),
+            self.hidden_bias + self.context_to_hidden(context),
+        )
+
+    @abstractmethod
+    def forward(self, context: Tensor | None = None) -> EnergyDensity:
+        """The density under a context."""
+
+    @abstractmethod
+    def drive(
+        self, v: Tensor, sample: bool, generator: torch.Generator | None = None
+    ) -> LatentDrive:
+        """What frames `v` `(*B, V)` give a scan over time to feed the latents back.
+
+        Args:
+            v: frames.
+            sample: feed back draws of the latents instead of their expectation.
+            generator: source of the draws.
+        """

@@ -1,0 +1,174 @@
+"""The contract that every unnormalised frame density keeps.
+
+An energy density is `p(v) = exp(-F(v)) / Z` over one frame `v`, known up to its partition function
+`Z`. It is a plain object of natural parameters with a batch shape `(*B,)`: one density for each
+frame of each sequence, all with the same couplings `W` and with biases of their own. Frames may
+carry further leading (sample) dimensions `(*S, *B, V)`.
+
+Samplers and estimators are written once against this contract and know nothing else of a density.
+
+Annealing. `density.annealed(beta)` is the same density with `W` multiplied by `beta`; at
+`beta = 0` the visible units are independent, so that it is sampled and normalised in closed form.
+`project(v)` is the product `v W` with the weights *before* annealing: it is the same at every
+`beta`, so one product serves the weight of annealed importance sampling and the move after it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+Latents = tuple[Tensor, ...]
+
+
+def bernoulli(probability: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw zeros and ones of the dtype and the shape of `probability`."""
+    uniform = torch.empty_like(probability).uniform_(generator=generator)
+    return (uniform < probability).to(probability.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyDensity(ABC):
+    """Unnormalised density over a frame of `V` units with `H` hidden units.
+
+    Args:
+        weight: couplings before annealing, `(V, H)`.
+        visible_bias: b̃_v, `(*B, V)`.
+        hidden_bias: b̃_h, `(*B, H)`.
+        beta: inverse temperature of the annealing path, 1 for the density itself.
+    """
+
+    weight: Tensor
+    visible_bias: Tensor
+    hidden_bias: Tensor
+    beta: float
+
+    @property
+    def W(self) -> Tensor:
+        """Couplings in force, `beta` times the weight, `(V, H)`."""
+        return self.weight * self.beta
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.visible_bias.shape[:-1]
+
+    @property
+    def visible_dim(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def hidden_dim(self) -> int:
+        return self.weight.shape[1]
+
+    def project(self, v: Tensor) -> Tensor:
+        """`v W` before annealing, `(*S, *B, H)`: the same at every `beta`."""
+        return v @ self.weight
+
+    def annealed(self, beta: float) -> Any:
+        """The density of the annealing path at `beta` in [0, 1], of the same class."""
+        return replace(self, beta=self.beta * beta)
+
+    def flatten(self) -> Any:
+        """The same densities with one batch dimension, `B = (batch_shape.numel(),)`."""
+        return self._map(lambda bias: bias.reshape(-1, bias.shape[-1]))
+
+    def __getitem__(self, index: Any) -> Any:
+        """Select densities of the batch, as a tensor of the batch shape would be indexed."""
+        return self._map(lambda bias: bias[index])
+
+    def _map(self, function: Any) -> Any:
+        return replace(
+            self,
+            visible_bias=function(self.visible_bias),
+            hidden_bias=function(self.hidden_bias),
+        )
+
+    def gibbs_step(
+        self, v: Tensor, generator: torch.Generator | None = None, projected: Tensor | None = None
+    ) -> Tensor:
+        """One sweep of block Gibbs sampling: latents given `v`, then a frame given the latents."""
+        latents = self.sample_latents(v, generator, projected)
+        return self.sample_visible(latents, generator)
+
+    @abstractmethod
+    def free_energy(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
+        """`F(v) = -log Σ_latents exp(-E(v, latents))`, `(*S, *B)`."""
+
+    @abstractmethod
+    def energy(self, v: Tensor, *latents: Tensor) -> Tensor:
+        """`E(v, latents)`, `(*S, *B)`."""
+
+    @abstractmethod
+    def sample_latents(
+        self, v: Tensor, generator: torch.Generator | None = None, projected: Tensor | None = None
+    ) -> Latents:
+        """Draw the latents from their exact conditional given `v`."""
+
+    @abstractmethod
+    def mean_visible(self, latents: Latents) -> Tensor:
+        """`E[v | latents]`, `(*S, *B, V)`."""
+
+    @abstractmethod
+    def sample_visible(self, latents: Latents, generator: torch.Generator | None = None) -> Tensor:
+        """Draw a frame from its exact conditional given the latents."""
+
+    @abstractmethod
+    def activation(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
+        """Expected feature given the frame, `E[h|v]` or `E[h⊙s|v]`, `(*S, *B, H)`."""
+
+    @abstractmethod
+    def base_log_partition(self) -> Tensor:
+        """`log Z` at `beta = 0`, in closed form, `(*B,)`."""
+
+    @abstractmethod
+    def sample_base(
+        self, shape: tuple[int, ...], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw frames at `beta = 0`, `(*shape, *B, V)`."""
+
+
+class BinaryEnergyDensity(EnergyDensity):
+    """What the densities over binary frames share: `v_j` given the latents is Bernoulli.
+
+    A subclass says what an active hidden unit feeds to the frame (`_drive`), the logit of a
+    hidden unit given the frame and what the latents contribute to `log Z` at `beta = 0`.
+    """
+
+    @abstractmethod
+    def hidden_logits(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
+        """Logit of `p(h_i = 1 | v)`, `(*S, *B, H)`."""
+
+    @abstractmethod
+    def _drive(self, latents: Latents) -> Tensor:
+        """What the latents send through `W` to the frame, `(*S, *B, H)`."""
+
+    def _log_slab_volume(self) -> Tensor | float:
+        """`½ Σ log(2π/α)` where there are slabs; none in general."""
+        return 0.0
+
+    def free_energy(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
+        hidden = softplus(self.hidden_logits(v, projected)).sum(-1)
+        return -(v * self.visible_bias).sum(-1) - hidden - self._log_slab_volume()
+
+    def mean_visible(self, latents: Latents) -> Tensor:
+        drive = self._drive(latents)
+        scaled = drive if self.beta == 1.0 else drive * self.beta
+        return torch.sigmoid(scaled @ self.weight.T + self.visible_bias)
+
+    def sample_visible(self, latents: Latents, generator: torch.Generator | None = None) -> Tensor:
+        return bernoulli(self.mean_visible(latents), generator)
+
+    def base_log_partition(self) -> Tensor:
+        independent = softplus(self.visible_bias).sum(-1) + softplus(self.hidden_bias).sum(-1)
+        return independent + self._log_slab_volume()
+
+    def sample_base(
+        self, shape: tuple[int, ...], generator: torch.Generator | None = None
+    ) -> Tensor:
+        probability = torch.sigmoid(self.visible_bias)
+        return bernoulli(probability.expand(*shape, *probability.shape), generator)

@@ -1,0 +1,262 @@
+"""Training with Lightning: the module, its validation by annealed importance sampling, the loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from cgrnn.batches import Batch, Batches, moved
+from cgrnn.history import History
+from cgrnn.layers import EnergyDensity
+from cgrnn.models.recurrent import RecurrentModel, mask_of
+from cgrnn.settings import TrainingOptions
+
+MONITOR = "valid_log_likelihood"
+_FINAL_RATE = 0.05
+_OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Frames of a split end to end, `(total, V)`, and the lengths of its sequences."""
+
+
+class Training(pl.LightningModule):
+    """Trains a model by its own loss and watches the likelihood of fixed validation frames.
+
+    All randomness of an epoch follows from the seed and the epoch's number, so that a run resumed
+    from the last epoch's checkpoint goes on as if it had never stopped.
+
+    Args:
+        model: the model to train.
+        train, valid: frames and lengths of the splits.
+        options: how to train.
+        estimate: gives the partition functions of a batch of energy densities, as an object with
+            `log_z` `(B,)` and `log_weights` `(chains, B)`; called with a `generator`.
+        head: what a checkpoint says of model and data (`cgrnn.checkpoint.describe`).
+    """
+
+    def __init__(
+        self,
+        model: RecurrentModel,
+        train: Arrays,
+        valid: Arrays,
+        options: TrainingOptions,
+        estimate: Callable[..., Any],
+        head: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model, self.options, self.head = model, options, head
+        self.train_arrays, self.valid_arrays, self.estimate = train, valid, estimate
+        self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_latents)
+        self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
+        self.steps_planned = options.max_epochs * len(self._batches(epoch=0))
+        if options.persistent:
+            if not model.has_latents:
+                raise ValueError(f"persistent: model {model.name!r} has no chains to keep")
+            self.register_buffer("chains", torch.from_numpy(train[0]).clone())
+
+    @property
+    def seconds(self) -> float:
+        """Time trained, earlier parts of a resumed run included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    @property
+    def seconds_allowed(self) -> float:
+        return math.inf if self.options.max_minutes is None else 60 * self.options.max_minutes
+
+    def train_dataloader(self) -> Batches:
+        return self._batches(self.current_epoch)
+
+    def _batches(self, epoch: int) -> Batches:
+        options = self.options
+        return Batches(
+            *self.train_arrays,
+            options.batch_size,
+            options.segment_frames,
+            options.transpose,
+            shuffle=(options.seed, epoch),
+        )
+
+    def val_dataloader(self) -> Batches:
+        return Batches(*self.valid_arrays, self.options.batch_size)
+
+    def configure_optimizers(self) -> Any:
+        options = self.options
+        optimizer = _OPTIMIZERS[options.optimizer](
+            self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        if options.schedule == "constant":
+            return optimizer
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _rate(self, step: int) -> float:
+        """Cosine from 1 to a twentieth over the epochs or the minutes, whichever end first."""
+        done = min(1.0, max(step / self.steps_planned, self.seconds / self.seconds_allowed))
+        return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(hash((self.options.seed, self.current_epoch)))
+        if self.current_epoch + 1 == self.options.max_epochs:
+            self.trainer.check_val_every_n_epoch = 1
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        chains = None
+        if self.options.persistent:
+            chains = moved(self.chains[batch.rows], batch.shifts).to(batch.frames.dtype)
+        loss = self.model.loss(batch.frames, batch.lengths, chains=chains)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(self._divergence(f"the loss is {loss.item()}"))
+        if chains is not None:
+            inside = mask_of(batch.lengths, batch.frames.shape[1])
+            self.chains[batch.rows[inside]] = moved(chains, -batch.shifts).to(torch.uint8)[inside]
+        self.log(
+            "train_loss",
+            loss.detach(),
+            batch_size=len(batch.lengths),
+            on_epoch=True,
+            on_step=False,
+            prog_bar=True,
+        )
+        return loss
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(self._divergence(f"the gradient's norm is {norm.item()}"))
+
+    def _divergence(self, what: str) -> str:
+        """One line that names the first parameter gone wrong."""
+        for kind, value_of in (("", lambda p: p), ("the gradient of ", lambda p: p.grad)):
+            for name, parameter in self.model.named_parameters():
+                value = value_of(parameter)
+                if value is not None and not torch.isfinite(value).all():
+                    what += f"; first in {kind}parameter {name}"
+                    break
+            else:
+                continue
+            break
+        return (
+            f"epoch {self.current_epoch}, step {self.global_step}: {what}; the checkpoints "
+            "kept are from before; lower --learning-rate or --clip-norm"
+        )
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Stop early enough for the last validation to end in time."""
+        if self.seconds + 1.3 * self.validation_seconds > self.seconds_allowed:
+            self.trainer.check_val_every_n_epoch = 1
+            self.trainer.should_stop = True
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_started = time.monotonic()
+        self.scores: list[Tensor] = []
+        self.spreads: list[Tensor] = []
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Log-likelihood of the chosen frames; the same draws each time."""
+        generator = torch.Generator(self.device).manual_seed(index)
+        inside = mask_of(batch.lengths, batch.frames.shape[1])
+        inside &= self.chosen.to(self.device)[batch.rows]
+        if not inside.any():
+            return
+        contexts, frames = self.model.contexts(batch.frames, generator)[0], batch.frames[inside]
+        density = self.model.layer(contexts[inside])
+        if isinstance(density, EnergyDensity):
+            estimate = self.estimate(density, generator=generator)
+            self.scores.append(-density.free_energy(frames).double() - estimate.log_z)
+            self.spreads.append(estimate.log_weights.std(0))
+        else:
+            self.scores.append(density.log_prob(frames).double())
+
+    def on_validation_epoch_end(self) -> None:
+        self.log(MONITOR, torch.cat(self.scores).mean().float(), prog_bar=True)
+        if self.spreads:
+            self.log("valid_log_weight_std", torch.cat(self.spreads).mean().float())
+        self.validation_seconds = time.monotonic() - self.validation_started
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["cgrnn"] = self.head
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds_before = checkpoint["seconds"]
+        self.started = time.monotonic()
+
+
+def _choose(total: int, wanted: int, has_latents: bool) -> Tensor:
+    """Which validation frames are scored: all where the likelihood is exact, `(total,)`."""
+    chosen = torch.ones(total, dtype=torch.bool)
+    if has_latents and wanted < total:
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+        chosen[order[wanted:]] = False
+    return chosen
+
+
+def marginals(frames: np.ndarray) -> Tensor:
+    """How often each unit is on, smoothed so that a silent key keeps finite log-odds."""
+    return torch.from_numpy((frames.sum(axis=0, dtype=np.float64) + 1) / (len(frames) + 2))
+
+
+def fit(
+    training: Training, run: Path, resume: bool, say: Callable[[str], None], progress: bool
+) -> Mapping[str, Any]:
+    """Train until the epochs, the minutes or the patience end.
+
+    Args:
+        training: what to train.
+        run: run directory; its `checkpoints/`, `metrics.csv` and `tensorboard/` are written.
+        resume: go on from the last epoch's checkpoint where there is one.
+        say: called with a line about each validation.
+        progress: show Lightning's progress bar.
+
+    Returns:
+        `epochs`, `best_epoch`, `valid` (best validation log-likelihood, nats a frame), `seconds`.
+    """
+    options, folder = training.options, run / "checkpoints"
+    history = History(run / "metrics.csv", say)
+    best = ModelCheckpoint(folder, "best", MONITOR, mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(
+        folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    trainer = pl.Trainer(
+        accelerator=options.accelerator,
+        devices=1,
+        precision=options.precision,
+        max_epochs=options.max_epochs,
+        min_epochs=0,
+        check_val_every_n_epoch=options.validate_every,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        callbacks=[
+            EarlyStopping(MONITOR, patience=options.patience, mode="max"),
+            history,
+            best,
+            last,
+        ],
+        logger=TensorBoardLogger(str(run), name=None, version="tensorboard"),
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        log_every_n_steps=1,
+    )
+    start = folder / "last.ckpt"
+    trainer.fit(
+        training, ckpt_path=start if resume and start.is_file() else None, weights_only=True
+    )
+    return {
+        "epochs": trainer.current_epoch,
+        "best_epoch": history.best_epoch,
+        "valid": history.best,
+        "seconds": round(training.seconds, 1),
+    }

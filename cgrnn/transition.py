@@ -1,0 +1,102 @@
+"""The recurrent transition that carries the past of a sequence to its next frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgrnn.layers.conditional import LatentDrive
+from cgrnn.scan import GRU, LSTM, State, Tanh, scan
+
+
+CELLS: dict[str, tuple[type[nn.RNNBase], Any]] = {
+    "gru": (nn.GRU, GRU),
+    "lstm": (nn.LSTM, LSTM),
+    "tanh": (nn.RNN, Tanh),
+}
+
+
+class Transition(nn.Module):
+    """`u_n = RNN(relu MLP(v_n), h_n⊙s_n, u_{n-1})`, for all frames of a batch.
+
+    The products with what is known beforehand, of every frame with the MLP and with the input half
+    of the cell, are made for all frames at once. The scan over time does only what depends on `u`:
+    the draw or the expectation of the spikes, and the recurrent half. Without latents fed back it
+    is torch's own recurrent kernel.
+
+    Source: Liu, Xie & Wang, §3. `u_0` is learned, where the paper's code starts from zeros.
+
+    Args:
+        visible_dim: V, units of a frame.
+        latent_dim: H, latents fed back; 0 where none are.
+        recurrent_dim: R, size of `u`.
+        mlp_dims: sizes of the ReLU layers that `v` passes; empty: `v` itself is the input.
+        cell: "gru", "lstm" or "tanh".
+        feeds_visible: whether `v_n` drives `u_n`; without it only the latents do.
+        dropout: probability with which the features of `v` are dropped in training.
+    """
+
+    def __init__(
+        self,
+        visible_dim: int,
+        latent_dim: int,
+        recurrent_dim: int,
+        mlp_dims: tuple[int, ...] = (),
+        cell: str = "gru",
+        feeds_visible: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+        kind, self.cell = CELLS[cell]
+        self.feeds_visible, self.recurrent_dim = feeds_visible, recurrent_dim
+        sizes = (visible_dim, *mlp_dims) if feeds_visible else (0,)
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.features = nn.Sequential(*layers, nn.Dropout(dropout))
+        self.rnn = kind(sizes[-1] + latent_dim, recurrent_dim)
+        states = 2 if cell == "lstm" else 1
+        self.initial = nn.Parameter(torch.zeros(states, recurrent_dim))
+
+    def initial_state(self, batch: int) -> State:
+        """State before the first frame."""
+        return tuple(state.expand(batch, -1) for state in self.initial)
+
+    def forward(
+        self, v: Tensor, drive: LatentDrive | None = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Run over frames and return every context and the last state.
+
+        Args:
+            v: frames, `(batch, frames, V)`.
+            drive: what the latents need (`ConditionalRBM.drive`); None without latents fed back.
+            state: state to start from; None for the start of a sequence.
+
+        Returns:
+            Contexts `u_0 … u_{N-1}`, `(batch, frames, R)`: the one at frame `n` saw the frames
+            before it alone. And the state after the last frame.
+        """
+        state = self.initial_state(v.shape[0]) if state is None else state
+        features = self.features(v.transpose(0, 1)) if self.feeds_visible else None
+        if drive is None:
+            later, state_after = self._kernel(features, state)
+        else:
+            uniforms = drive.uniforms
+            drive = LatentDrive(
+                drive.logits.transpose(0, 1),
+                drive.slabs.transpose(0, 1),
+                drive.weight,
+                None if uniforms is None else uniforms.transpose(0, 1),
+            )
+            later, state_after = scan(self.cell, self.rnn, features, drive, state)
+        contexts = torch.cat([state[0].unsqueeze(0), later[:-1]])
+        return contexts.transpose(0, 1), state_after
+
+    def _kernel(self, features: Tensor | None, state: State) -> tuple[Tensor, State]:
+        stacked = tuple(part.unsqueeze(0).contiguous() for part in state)
+        later, after = self.rnn(features, stacked if len(stacked) == 2 else stacked[0])
+        return later, tuple(part[0] for part in (after if len(stacked) == 2 else (after,)))

@@ -1,0 +1,1 @@
+"""Partition functions, likelihoods, accuracies and figures of trained models."""

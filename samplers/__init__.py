@@ -1,0 +1,10 @@
+"""Markov chains over the frames of an energy density, and what training and generation need.
+
+A sampler sees a density through its methods alone (`cgrnn.layers.energy.EnergyDensity`) and takes
+its randomness from a `torch.Generator` (None: the global one).
+"""
+
+from samplers.contrastive import contrastive_loss
+from samplers.gibbs import annealed_chain, chain
+
+__all__ = ["annealed_chain", "chain", "contrastive_loss"]
