@@ -63,7 +63,7 @@ class History(pl.Callback):
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
-                "seconds": round(module.seconds, 1),  # type: ignore[operator, arg-type]
+                "seconds": round(float(module.seconds), 1),  # type: ignore[arg-type]
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 **measured,
             }

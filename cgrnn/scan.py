@@ -80,8 +80,9 @@ class LSTM:
         d_leave = du * squashed * leave * (1 - leave)
         d_entry, d_cell = dc * cell * entry * (1 - entry), dc * entry * (1 - cell * cell)
         to_memory, d_forget = dc * forget, dc * kept * forget * (1 - forget)
-        for part, value in zip((entry, forget, cell, leave), (d_entry, d_forget, d_cell, d_leave),
-                               strict=True):
+        for part, value in zip(
+            (entry, forget, cell, leave), (d_entry, d_forget, d_cell, d_leave), strict=True
+        ):
             part.copy_(value)
         return torch.zeros_like(du), to_memory
 
@@ -120,8 +121,18 @@ class LatentScan(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(  # type: ignore[no-untyped-def, override]
-        ctx, cell, features, logits, slabs, uniforms, weight_ih, bias_ih, weight_hh, bias_hh, u2,
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        cell,
+        features,
+        logits,
+        slabs,
+        uniforms,
+        weight_ih,
+        bias_ih,
+        weight_hh,
+        bias_hh,
+        u2,
         *state,
     ):
         frames, batch, hidden = logits.shape
@@ -132,11 +143,15 @@ class LatentScan(torch.autograd.Function):
         if features is None:
             gates.copy_(bias_ih)
         else:
-            torch.addmm(bias_ih, features.reshape(-1, split), from_visible.t(),
-                        out=gates.view(-1, cell.gates * size))
+            torch.addmm(
+                bias_ih,
+                features.reshape(-1, split),
+                from_visible.t(),
+                out=gates.view(-1, cell.gates * size),
+            )
         kept = logits.new_empty(frames, batch, cell.kept * size)
         contexts = logits.new_empty(frames + 1, batch, size)
-        spikes, latents = torch.empty_like(logits), torch.empty_like(logits)
+        spikes, latents = logits.new_empty(2, frames, batch, hidden)
         first = tuple(part.clone() for part in state)
         contexts[0] = state[0]
         for n in range(frames):
@@ -149,9 +164,19 @@ class LatentScan(torch.autograd.Function):
             contexts[n + 1] = state[0]
         ctx.cell, ctx.split, ctx.sampled = cell, split, uniforms is not None
         ctx.has_features, ctx.done = features is not None, False
-        ctx.save_for_backward(features if features is not None else gates.new_empty(0), slabs,
-                              weight_ih, weight_hh, u2, gates, kept, contexts, spikes, latents,
-                              *first)
+        ctx.save_for_backward(
+            features if features is not None else gates.new_empty(0),
+            slabs,
+            weight_ih,
+            weight_hh,
+            u2,
+            gates,
+            kept,
+            contexts,
+            spikes,
+            latents,
+            *first,
+        )
         return (contexts[1:], *(part.clone() for part in state[1:]))
 
     @staticmethod
@@ -164,9 +189,9 @@ class LatentScan(torch.autograd.Function):
         gates, kept, contexts, spikes, latents, *first = rest
         cell, split = ctx.cell, ctx.split
         from_latent = weight_ih[:, split:]
-        d_latents = torch.empty_like(latents)
+        d_latents = latents.new_empty(latents.shape)
         # Expected spikes carry a gradient back to the context; drawn ones carry none.
-        d_logits = None if ctx.sampled else torch.empty_like(latents)
+        d_logits = None if ctx.sampled else latents.new_empty(latents.shape)
         grad: State = (torch.zeros_like(contexts[0]), *grads[1:])
         for n in reversed(range(len(gates))):
             before = (contexts[n], *first[1:])
@@ -193,8 +218,19 @@ class LatentScan(torch.autograd.Function):
         d_weight_hh = torch.cat([part.t() @ past for part in parts])
         d_bias_hh = torch.cat([part.sum(0) for part in parts])
         d_u2 = None if d_logits is None else d_logits.flatten(0, 1).t() @ past
-        return (None, d_features, d_logits, d_latents.mul_(spikes), None, d_weight_ih, flat.sum(0),
-                d_weight_hh, d_bias_hh, d_u2, *grad)
+        return (
+            None,
+            d_features,
+            d_logits,
+            d_latents.mul_(spikes),
+            None,
+            d_weight_ih,
+            flat.sum(0),
+            d_weight_hh,
+            d_bias_hh,
+            d_u2,
+            *grad,
+        )
 
 
 def scan(
@@ -213,7 +249,16 @@ def scan(
         Contexts `u_1 … u_N`, `(N, B, R)`, and the state after the last frame.
     """
     contexts, *memory = LatentScan.apply(
-        cell, features, drive.logits, drive.slabs, drive.uniforms, rnn.weight_ih_l0,
-        rnn.bias_ih_l0, rnn.weight_hh_l0, rnn.bias_hh_l0, drive.weight, *state,
+        cell,
+        features,
+        drive.logits,
+        drive.slabs,
+        drive.uniforms,
+        rnn.weight_ih_l0,
+        rnn.bias_ih_l0,
+        rnn.weight_hh_l0,
+        rnn.bias_hh_l0,
+        drive.weight,
+        *state,
     )
     return contexts, (contexts[-1], *memory)

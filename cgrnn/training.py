@@ -62,6 +62,7 @@ class Training(pl.LightningModule):
         if options.persistent:
             if not model.has_latents:
                 raise ValueError(f"persistent: model {model.name!r} has no chains to keep")
+            self.chains: Tensor
             self.register_buffer("chains", torch.from_numpy(train[0]).clone())
 
     @property

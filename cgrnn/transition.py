@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor, nn
 from cgrnn.layers.conditional import LatentDrive
 from cgrnn.scan import GRU, LSTM, State, Tanh, scan
 
-
-CELLS: dict[str, tuple[type[nn.RNNBase], Any]] = {
+CELLS: dict[str, tuple[Any, Any]] = {
     "gru": (nn.GRU, GRU),
     "lstm": (nn.LSTM, LSTM),
     "tanh": (nn.RNN, Tanh),
@@ -55,7 +55,7 @@ class Transition(nn.Module):
         self.feeds_visible, self.recurrent_dim = feeds_visible, recurrent_dim
         sizes = (visible_dim, *mlp_dims) if feeds_visible else (0,)
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.features = nn.Sequential(*layers, nn.Dropout(dropout))
         self.rnn = kind(sizes[-1] + latent_dim, recurrent_dim)

@@ -25,7 +25,7 @@ def frame_accuracy(predicted: Tensor, truth: Tensor) -> float:
 
     Example:
         >>> truth = torch.tensor([[1.0, 1.0, 0.0]])
-        >>> frame_accuracy(torch.tensor([[1.0, 0.0, 1.0]]), truth)  # one right, one false, one missed
+        >>> frame_accuracy(torch.tensor([[1.0, 0.0, 1.0]]), truth)  # right, missed, false
         0.3333333333333333
     """
     right = float((predicted * truth).sum(dtype=torch.float64))

@@ -27,8 +27,8 @@ def log_partition(
     Formula: with `F_k` the free energy at `beta_k = k / levels`,
         `v_0 ~ p_0`,  `log w = log Z_0 + Σ_{k=1..levels} F_{k-1}(v_{k-1}) - F_k(v_{k-1})`,
         `v_k` one Gibbs sweep under `beta_k` from `v_{k-1}`,  `log Ẑ = log mean exp(log w)`.
-    The weight is taken at the state drawn under `beta_{k-1}`, and only then is the state moved under
-    `beta_k`; moving first biases `log Z` upwards.
+    The weight is taken at the state drawn under `beta_{k-1}`, and only then is the state moved
+    under `beta_k`; moving first biases `log Z` upwards.
 
     Source: Neal 2001; Salakhutdinov & Murray 2008. Departure from the CGRNN paper's code, which
     moves before it weights and averages `log w` in place of `w`.

@@ -29,9 +29,9 @@ def annealed_chain(
 ) -> Tensor:
     """Draw frames `(*shape, *B, V)` that owe nothing to any given frame.
 
-    The chain starts from an exact draw at `beta = 0`, where the units are independent, warms `beta`
-    to 1 in equal steps over the first half of the sweeps and stays there for the second. It reaches
-    separate modes that a chain started cold at `beta = 1` would not, and is exact as `sweeps` grows.
+    The chain starts from an exact draw at `beta = 0`, where the units are independent, raises
+    `beta` to 1 in equal steps over the first half of the sweeps and stays there for the second. It
+    reaches separate modes that a chain started at `beta = 1` would not; exact as `sweeps` grows.
 
     Args:
         density: the energy density to draw from.
@@ -40,8 +40,8 @@ def annealed_chain(
         generator: source of the draws.
     """
     v = density.sample_base(shape, generator)
-    warming = sweeps // 2
+    rising = sweeps // 2
     for sweep in range(1, sweeps + 1):
-        beta = min(1.0, sweep / (warming + 1))
+        beta = min(1.0, sweep / (rising + 1))
         v = density.annealed(beta).gibbs_step(v, generator)
     return v

@@ -42,14 +42,40 @@ def run(options: Any) -> dict[str, Any]:
     results = []
     for model, share in TRAINING.items():
         out = str(folder / model)
-        _call("train", "--model", model, "--data", str(data), "-o", out, "--seed", seed,
-              "--max-minutes", f"{share * options.minutes:.2f}", "--resume")
+        _call(
+            "train",
+            "--model",
+            model,
+            "--data",
+            str(data),
+            "-o",
+            out,
+            "--seed",
+            seed,
+            "--max-minutes",
+            f"{share * options.minutes:.2f}",
+            "--resume",
+        )
         results.append(_call("evaluate", out, "--stderr", "0.05", "--seed", seed))
     run_folder, music = str(folder / "cgrnn"), str(folder / "music")
     prime = _prime(folder, data)
     _call("generate", run_folder, "-o", music, "--count", "3", "--seed", seed)
-    _call("generate", run_folder, "-o", str(folder / "continued"), "--prime", str(prime),
-          "--prime-frames", str(PRIME_FRAMES), "--frames", "48", "--count", "3", "--seed", seed)
+    _call(
+        "generate",
+        run_folder,
+        "-o",
+        str(folder / "continued"),
+        "--prime",
+        str(prime),
+        "--prime-frames",
+        str(PRIME_FRAMES),
+        "--frames",
+        "48",
+        "--count",
+        "3",
+        "--seed",
+        seed,
+    )
     for kind in ("pianoroll", "curves", "activations"):
         _call("plot", kind, run_folder, "--seed", seed)
     return {"evaluations": results, "files": _written(folder)}
@@ -70,8 +96,9 @@ def _prime(folder: Path, data: Path) -> Path:
     opened = store.read(data, "test")
     roll = opened.splits["test"].sequences()[0][:PRIME_FRAMES]
     file = folder / "opening.mid"
-    write_midi(file, roll, float(opened.attributes["frame_rate"]),
-               int(opened.attributes["lowest_pitch"]))
+    write_midi(
+        file, roll, float(opened.attributes["frame_rate"]), int(opened.attributes["lowest_pitch"])
+    )
     return file
 
 

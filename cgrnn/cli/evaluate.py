@@ -46,11 +46,13 @@ def run(options: Any) -> dict[str, Any]:
         raise ValueError(f"--stderr: expected more than 0, got {options.stderr}")
     import torch
 
+    from cgrnn.arithmetic import use_fast_products
     from cgrnn.batches import Batches
     from cgrnn.checkpoint import open_run
     from evaluation import floors, likelihood
     from evaluation.accuracy import accuracies
 
+    use_fast_products()
     trained = open_run(options.run_directory)
     data = read_data(trained, options.data)
     train, split = data.splits["train"], data.splits[options.split]

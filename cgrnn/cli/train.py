@@ -98,11 +98,13 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     import torch
 
     from cgrnn import checkpoint
+    from cgrnn.arithmetic import use_fast_products
     from cgrnn.models import MODELS
     from cgrnn.training import Training, fit, marginals
     from evaluation import ais
 
     _quiet()
+    use_fast_products()
     training_options = TrainingOptions(**pick(options, TrainingOptions))
     train, valid = (data.splits[name] for name in ("train", "valid"))
     if not len(valid.lengths):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cgrnn.models.recurrent import CGRNN, RNN, RNNRBM, RecurrentModel
 
-MODELS: dict[str, type[RecurrentModel]] = {model.name: model for model in (CGRNN, RNNRBM, RNN)}
+MODELS: dict[str, Callable[..., RecurrentModel]] = {
+    model.name: model for model in (CGRNN, RNNRBM, RNN)
+}

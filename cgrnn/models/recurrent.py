@@ -61,7 +61,7 @@ class RecurrentModel(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Module,
+        layer: Any,
         transition: Transition,
         feedback: str = "visible",
         latents: str = "mean",
@@ -75,7 +75,8 @@ class RecurrentModel(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{parameter}: expected one of {', '.join(known)}, got {value!r}")
-        self.layer, self.transition = layer, transition
+        self.layer: Any = layer
+        self.transition = transition
         self.feedback, self.latents, self.cd_steps = feedback, latents, cd_steps
         self.dropout = nn.Dropout(dropout)
 
@@ -334,8 +335,15 @@ class RNNRBM(CGRNN):
     name = "rnn-rbm"
     layer_class = BernoulliRBM
 
-    def __init__(self, *args: Any, feedback: str = "visible", **kwargs: Any) -> None:
-        super().__init__(*args, feedback=feedback, **kwargs)
+    def __init__(
+        self,
+        visible_dim: int = 88,
+        hidden_dim: int = 200,
+        recurrent_dim: int = 300,
+        feedback: str = "visible",
+        **options: Any,
+    ) -> None:
+        super().__init__(visible_dim, hidden_dim, recurrent_dim, feedback=feedback, **options)
 
 
 class RNN(RecurrentModel):
