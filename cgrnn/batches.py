@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: lightning fills in a copy for precision 64-true
 class Batch:
     """Sequences padded at the end.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ class Run:
     """A trained model with what it was trained on.
 
     Attributes:
-        model: in evaluation mode, on the CPU.
+        model: in evaluation mode, on the CPU, in float32 whatever it was trained in.
         data: attributes of the data set, its `path` and `fingerprint` included.
         epoch: epochs trained.
     """
@@ -29,9 +29,17 @@ class Run:
     epoch: int
 
 
-def describe(name: str, options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its model and data, in plain types."""
-    return {"format": FORMAT, "model": name, "options": options, "data": data}
+def describe(
+    name: str, options: dict[str, Any], data: dict[str, Any], training: dict[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint says of its model, data and training, in plain types."""
+    return {
+        "format": FORMAT,
+        "model": name,
+        "options": options,
+        "data": data,
+        "training": training,
+    }
 
 
 def find(path: str | Path) -> Path:
@@ -54,17 +62,17 @@ def find(path: str | Path) -> Path:
     )
 
 
-def open_run(path: str | Path) -> Run:
-    """Read a run directory or a checkpoint file.
+def read(file: Path) -> dict[str, Any]:
+    """All that a checkpoint file holds; no code in it is run.
 
     Raises:
-        FileNotFoundError: when there is none.
         ValueError: when the file is not a checkpoint of this program, or of another version.
     """
-    file = find(path)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        with warnings.catch_warnings():  # torch remarks on foreign pickles before it refuses them
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds on files that are not its own
         raise ValueError(
             f"{file}: not a readable checkpoint; train again or use another"
         ) from error
@@ -76,16 +84,38 @@ def open_run(path: str | Path) -> Run:
             f"{file}: checkpoint of format {head.get('format')}, this version reads format "
             f"{FORMAT}; use the version of cgrnn that wrote it, or train again"
         )
+    missing = {"model", "options", "data"} - head.keys()
+    missing |= {"state_dict", "epoch"} - content.keys()
+    if missing:
+        raise ValueError(f"{file}: damaged, has no {min(missing)}; train again or use another")
+    return content
+
+
+def open_run(path: str | Path) -> Run:
+    """Read a run directory or a checkpoint file.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when the file is not a checkpoint of this program, or of another version.
+    """
+    file = find(path)
+    content = read(file)
+    head = content["cgrnn"]
     if head["model"] not in MODELS:
         raise ValueError(f"{file}: unknown model {head['model']!r}; known: {', '.join(MODELS)}")
-    model = MODELS[head["model"]](**head["options"])
     prefix = "model."
     weights = {
         key.removeprefix(prefix): value
         for key, value in content["state_dict"].items()
         if key.startswith(prefix)
     }
-    model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    try:
+        model = MODELS[head["model"]](**head["options"])
+        model.load_state_dict(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{file}: its weights do not fit the model it names; train again or use another"
+        ) from error
     return Run(model.eval(), head["data"], int(content["epoch"]) + 1)
 
 

@@ -20,6 +20,8 @@ COLUMNS = (
     "valid_log_weight_std",
 )
 
+SPREAD_ALLOWED = 1.0  # deviation of the log-weights beyond which few chains find log Z too low
+
 
 class History(pl.Callback):
     """Keeps the rows in the checkpoint and rewrites the file whole after each epoch.
@@ -75,7 +77,10 @@ class History(pl.Callback):
     def _line(self) -> str:
         row = self.rows[-1]
         spread = row.get("valid_log_weight_std")
-        quality = "" if spread is None else f" (≈, AIS; log-weight deviation {spread:.2f})"
+        quality = ""
+        if spread is not None:
+            flatters = ": it flatters" if spread > SPREAD_ALLOWED else ""
+            quality = f" (≈, short AIS, deviation of log-weights {spread:.2f}{flatters})"
         return (
             f"epoch {row['epoch']:4.0f}  {row['seconds'] / 60:5.1f} min  validation "
             f"{row['valid_log_likelihood']:.3f} nats a frame{quality}"

@@ -6,37 +6,56 @@ carry the same names and defaults (a test holds the two together).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Feedback = Literal["visible", "latent", "full"]
 Latents = Literal["mean", "sample"]
 Cell = Literal["gru", "lstm", "tanh"]
 
 
-def option(default: Any, text: str) -> Any:
-    """A dataclass field with its help text."""
-    return field(default=default, metadata={"help": text})
+class Limit(NamedTuple):
+    """Which numbers an option takes: in words, and as a test of one."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+AT_LEAST_ONE = Limit("at least 1", lambda x: x >= 1)
+AT_LEAST_TWO = Limit("at least 2", lambda x: x >= 2)  # chains: one alone has no error
+NOT_NEGATIVE = Limit("at least 0", lambda x: 0 <= x < math.inf)
+POSITIVE = Limit("above 0", lambda x: 0 < x < math.inf)
+SHARE = Limit("at least 0 and below 1", lambda x: 0 <= x < 1)
+SEED = Limit("0 to 4294967295", lambda x: 0 <= x < 2**32)
+
+
+def option(default: Any, text: str, limit: Limit | None = None) -> Any:
+    """A dataclass field with its help text and the numbers it takes."""
+    return field(default=default, metadata={"help": text, "limit": limit})
 
 
 @dataclass(frozen=True)
 class RNNOptions:
     """Options of the plain RNN."""
 
-    recurrent_dim: int = option(300, "size of the recurrent state u")
-    mlp_dims: tuple[int, ...] = option((), "sizes of the ReLU layers before it, as [400,400]")
+    recurrent_dim: int = option(300, "size of the recurrent state u", AT_LEAST_ONE)
+    mlp_dims: tuple[int, ...] = option(
+        (), "sizes of the ReLU layers before it, as [400,400]", AT_LEAST_ONE
+    )
     cell: Cell = option("gru", "recurrent cell")
-    dropout: float = option(0.2, "probability of dropping inputs and contexts in training")
+    dropout: float = option(0.2, "probability of dropping inputs and contexts in training", SHARE)
 
 
 @dataclass(frozen=True)
 class CGRNNOptions(RNNOptions):
     """Options of the models with a restricted Boltzmann machine over the frame."""
 
-    hidden_dim: int = option(200, "hidden units of the frame density")
+    hidden_dim: int = option(200, "hidden units of the frame density", AT_LEAST_ONE)
     feedback: Feedback = option("full", "what drives the transition")
     latents: Latents = option("mean", "latents fed back: expected, or drawn as in the paper")
-    cd_steps: int = option(5, "Gibbs sweeps of contrastive divergence")
+    cd_steps: int = option(5, "Gibbs sweeps of contrastive divergence", AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)
@@ -57,24 +76,36 @@ MODEL_OPTIONS: dict[str, type[RNNOptions]] = {
 class TrainingOptions:
     """How a model is trained and watched."""
 
-    max_epochs: int = option(600, "epochs at the most; the learning rate's schedule spans them")
-    max_minutes: float | None = option(
-        None, "minutes at the most, validation included; the schedule then spans them"
+    max_epochs: int = option(
+        600, "epochs at the most; the learning rate's schedule spans them", AT_LEAST_ONE
     )
-    batch_size: int = option(16, "sequences a step")
-    segment_frames: int = option(200, "longer training sequences are cut into pieces of so many")
-    transpose: int = option(5, "semitones, at the most, by which a sequence is moved up or down")
+    max_minutes: float | None = option(
+        None, "minutes at the most, validation included; the schedule then spans them", POSITIVE
+    )
+    batch_size: int = option(16, "sequences a step", AT_LEAST_ONE)
+    segment_frames: int = option(
+        200, "longer training sequences are cut into pieces of so many", AT_LEAST_ONE
+    )
+    transpose: int = option(
+        5, "semitones, at the most, by which a sequence is moved up or down", NOT_NEGATIVE
+    )
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "optimiser")
-    learning_rate: float = option(2e-3, "learning rate at the start")
+    learning_rate: float = option(2e-3, "learning rate at the start", POSITIVE)
     schedule: Literal["cosine", "constant"] = option("cosine", "cosine: down to a twentieth")
-    weight_decay: float = option(0.01, "weight decay")
-    clip_norm: float = option(1.0, "largest norm of the gradient")
+    weight_decay: float = option(0.01, "weight decay", NOT_NEGATIVE)
+    clip_norm: float = option(1.0, "largest norm of the gradient", POSITIVE)
     persistent: bool = option(False, "persistent CD: a chain for each frame that never restarts")
-    validate_every: int = option(10, "epochs between validations")
-    patience: int = option(15, "validations without gain before training stops")
-    valid_frames: int = option(200, "validation frames whose partition function is estimated")
-    valid_chains: int = option(20, "chains of annealed importance sampling in validation")
-    valid_levels: int = option(500, "levels of annealed importance sampling in validation")
+    validate_every: int = option(20, "epochs between validations", AT_LEAST_ONE)
+    patience: int = option(10, "validations without gain before training stops", AT_LEAST_ONE)
+    valid_frames: int = option(
+        100, "validation frames whose partition function is estimated", AT_LEAST_ONE
+    )
+    valid_chains: int = option(
+        20, "chains of annealed importance sampling in validation", AT_LEAST_TWO
+    )
+    valid_levels: int = option(
+        1000, "levels of annealed importance sampling in validation", AT_LEAST_ONE
+    )
     precision: Literal["32-true", "64-true", "bf16-mixed"] = option("32-true", "arithmetic")
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
-    seed: int = option(0, "seed of weights, batches, augmentation and draws")
+    seed: int = option(0, "seed of weights, batches, augmentation and draws", SEED)

@@ -108,6 +108,15 @@ class Training(pl.LightningModule):
         done = min(1.0, max(step / self.steps_planned, self.seconds / self.seconds_allowed))
         return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 
+    def on_train_start(self) -> None:
+        """A run resumed after it had ended stays as it is."""
+        validated = self.validation_seconds > 0
+        time_ended = self.seconds_before + 1.3 * self.validation_seconds > self.seconds_allowed
+        patience_ended = any(
+            stop.wait_count >= stop.patience for stop in self.trainer.early_stopping_callbacks
+        )
+        self.trainer.should_stop = patience_ended or (validated and time_ended)
+
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(hash((self.options.seed, self.current_epoch)))
         if self.current_epoch + 1 == self.options.max_epochs:
@@ -139,19 +148,10 @@ class Training(pl.LightningModule):
             raise FloatingPointError(self._divergence(f"the gradient's norm is {norm.item()}"))
 
     def _divergence(self, what: str) -> str:
-        """One line that names the first parameter gone wrong."""
-        for kind, value_of in (("", lambda p: p), ("the gradient of ", lambda p: p.grad)):
-            for name, parameter in self.model.named_parameters():
-                value = value_of(parameter)
-                if value is not None and not torch.isfinite(value).all():
-                    what += f"; first in {kind}parameter {name}"
-                    break
-            else:
-                continue
-            break
+        """One line that says what happened, in which parameter, and what to do."""
         return (
-            f"epoch {self.current_epoch}, step {self.global_step}: {what}; the checkpoints "
-            "kept are from before; lower --learning-rate or --clip-norm"
+            f"epoch {self.current_epoch}, step {self.global_step}: {what}; {_culprit(self.model)}; "
+            "the checkpoints kept are from before; lower --learning-rate or --clip-norm"
         )
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -159,6 +159,11 @@ class Training(pl.LightningModule):
         if self.seconds + 1.3 * self.validation_seconds > self.seconds_allowed:
             self.trainer.check_val_every_n_epoch = 1
             self.trainer.should_stop = True
+
+    def on_train_epoch_end(self) -> None:
+        """Called before the checkpoint is written: the last step's result is seen by no loss."""
+        if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+            raise FloatingPointError(self._divergence("the last step spoilt the model"))
 
     def on_validation_epoch_start(self) -> None:
         self.validation_started = time.monotonic()
@@ -182,7 +187,12 @@ class Training(pl.LightningModule):
             self.scores.append(density.log_prob(frames).double())
 
     def on_validation_epoch_end(self) -> None:
-        self.log(MONITOR, torch.cat(self.scores).mean().float(), prog_bar=True)
+        score = torch.cat(self.scores).mean()
+        if not torch.isfinite(score):
+            raise FloatingPointError(
+                self._divergence(f"the validation log-likelihood is {score.item()}")
+            )
+        self.log(MONITOR, score.float(), prog_bar=True)
         if self.spreads:
             self.log("valid_log_weight_std", torch.cat(self.spreads).mean().float())
         self.validation_seconds = time.monotonic() - self.validation_started
@@ -190,10 +200,25 @@ class Training(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["cgrnn"] = self.head
         checkpoint["seconds"] = self.seconds
+        checkpoint["validation_seconds"] = self.validation_seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds_before = checkpoint["seconds"]
+        self.validation_seconds = checkpoint["validation_seconds"]
         self.started = time.monotonic()
+
+
+def _culprit(model: RecurrentModel) -> str:
+    """The first parameter gone wrong, in itself or in its gradient; or else the largest."""
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if not torch.isfinite(parameter).all():
+            return f"first in parameter {name}"
+    for name, parameter in parameters.items():
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return f"first in the gradient of parameter {name}"
+    name = max(parameters, key=lambda name: float(parameters[name].detach().abs().max()))
+    return f"the largest is parameter {name}"
 
 
 def _choose(total: int, wanted: int, has_latents: bool) -> Tensor:
@@ -208,6 +233,13 @@ def _choose(total: int, wanted: int, has_latents: bool) -> Tensor:
 def marginals(frames: np.ndarray) -> Tensor:
     """How often each unit is on, smoothed so that a silent key keeps finite log-odds."""
     return torch.from_numpy((frames.sum(axis=0, dtype=np.float64) + 1) / (len(frames) + 2))
+
+
+class _Checkpoint(ModelCheckpoint):
+    """Remembers its best score also where the run was moved; lightning's own forgets it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"dirpath": self.dirpath})
 
 
 def fit(
@@ -227,8 +259,8 @@ def fit(
     """
     options, folder = training.options, run / "checkpoints"
     history = History(run / "metrics.csv", say)
-    best = ModelCheckpoint(folder, "best", MONITOR, mode="max", enable_version_counter=False)
-    last = ModelCheckpoint(
+    best = _Checkpoint(folder, "best", MONITOR, mode="max", enable_version_counter=False)
+    last = _Checkpoint(
         folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
     trainer = pl.Trainer(

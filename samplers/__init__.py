@@ -5,6 +5,6 @@ its randomness from a `torch.Generator` (None: the global one).
 """
 
 from samplers.contrastive import contrastive_loss
-from samplers.gibbs import annealed_chain, chain
+from samplers.gibbs import chain, draw
 
-__all__ = ["annealed_chain", "chain", "contrastive_loss"]
+__all__ = ["chain", "contrastive_loss", "draw"]

@@ -46,8 +46,7 @@ def run(argv: Sequence[str]) -> str:
     if argv[0] not in COMMANDS:
         raise ValueError(f"unknown command {argv[0]!r}; known: {', '.join(COMMANDS)}")
     command: ModuleType = importlib.import_module(f"cgrnn.cli.{argv[0]}")
-    parser = command.parser(argv[1:])
-    options = parser.parse_args(list(argv[1:]))
+    options = command.parser(argv[1:]).read(argv[1:])
     with contextlib.redirect_stdout(sys.stderr):
         result = command.run(options)
     if options.json:
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("cgrnn: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("cgrnn: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as remedy:
+        print(f"cgrnn: interrupted; {remedy}".removesuffix("; "), file=sys.stderr)
         return 130
     return 0

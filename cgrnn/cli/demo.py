@@ -10,6 +10,8 @@ from typing import Any
 import cgrnn.cli as cli
 from cgrnn.cli.evaluate import table
 from cgrnn.cli.parsing import Parser, make
+from cgrnn.cli.runs import make_folder
+from cgrnn.settings import POSITIVE
 
 # Shares of the minutes; the rest goes to evaluation, figures and start-up.
 TRAINING = {"cgrnn": 0.6, "rnn": 0.15}
@@ -23,25 +25,27 @@ def parser(argv: Sequence[str]) -> Parser:
         "chorales they have not heard, and write music and figures. It shows every command it "
         "runs. Called again, it goes on where it stopped.",
     )
-    result.add_argument("-o", "--output", type=str, default="demo", help="folder to write")
-    result.add_argument(
-        "--minutes", type=float, default=8.0, help="minutes it may take on two cores, about"
+    result.add("-o", "--output", kind=str, default="demo", help="folder to write")
+    result.add(
+        "--minutes",
+        kind=float,
+        default=8.0,
+        help="minutes it may take on two cores, about",
+        limit=POSITIVE,
     )
     return result
 
 
 def run(options: Any) -> dict[str, Any]:
     """Run the commands; return the evaluations and what was written."""
-    if not options.minutes > 0:
-        raise ValueError(f"--minutes: expected more than 0, got {options.minutes}")
-    folder, seed = Path(options.output), str(options.seed)
+    folder, seed = make_folder(options.output), str(options.seed)
     data = folder / "chorales.h5"
     if not data.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         _call("prepare", "chorales", "-o", str(data), "--seed", seed)
     results = []
     for model, share in TRAINING.items():
         out = str(folder / model)
+        begun = (folder / model / "config.yaml").is_file()
         _call(
             "train",
             "--model",
@@ -54,7 +58,7 @@ def run(options: Any) -> dict[str, Any]:
             seed,
             "--max-minutes",
             f"{share * options.minutes:.2f}",
-            "--resume",
+            *(["--resume"] if begun else []),
         )
         results.append(_call("evaluate", out, "--stderr", "0.05", "--seed", seed))
     run_folder, music = str(folder / "cgrnn"), str(folder / "music")

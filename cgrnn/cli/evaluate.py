@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, make
-from cgrnn.cli.runs import folder_of, read_data
+from cgrnn.cli.runs import folder_of, make_folder, read_data
+from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE
 
 MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
 
@@ -21,29 +22,43 @@ def parser(argv: Sequence[str]) -> Parser:
         "Log-likelihood in nats, under both averages, and frame accuracy under both protocols, "
         "beside two floors fitted on the training split. Writes evaluation.json into the run.",
     )
-    result.add_argument("run_directory", type=str, metavar="RUN", help="run directory")
-    result.add_argument("--data", type=str, help="data set; default: the one trained on")
-    result.add_argument(
-        "--split", type=Literal["train", "valid", "test"], default="test", help="split to score"
+    result.add("run_directory", kind=str, metavar="RUN", help="run directory")
+    result.add("--data", kind=str, help="data set; default: the one trained on")
+    result.add(
+        "--split", kind=Literal["train", "valid", "test"], default="test", help="split to score"
     )
-    result.add_argument("--chains", type=int, default=100, help="chains of AIS for each frame")
-    result.add_argument(
-        "--levels", type=int, help="levels of AIS; default: doubled until it moves no figure"
+    result.add(
+        "--chains",
+        kind=int,
+        default=50,
+        help="chains of AIS for each frame",
+        limit=AT_LEAST_TWO,
     )
-    result.add_argument(
-        "--stderr", type=float, default=0.03, help="standard error to reach, nats a frame"
+    result.add(
+        "--levels",
+        kind=int | None,
+        help="levels of AIS; default: doubled until it moves no figure",
+        limit=AT_LEAST_ONE,
     )
-    result.add_argument("--samples", type=int, default=5, help="draws of each frame, for accuracy")
+    result.add(
+        "--stderr",
+        kind=float,
+        default=0.05,
+        help="standard error to reach, nats a frame",
+        limit=POSITIVE,
+    )
+    result.add(
+        "--samples",
+        kind=int,
+        default=5,
+        help="draws of each frame, for accuracy",
+        limit=AT_LEAST_ONE,
+    )
     return result
 
 
 def run(options: Any) -> dict[str, Any]:
     """Score the split; return what `evaluate --json` prints."""
-    for name in ("chains", "samples", *(["levels"] if options.levels is not None else [])):
-        if options[name] < 1:
-            raise ValueError(f"--{name}: expected at least 1, got {options[name]}")
-    if not options.stderr > 0:
-        raise ValueError(f"--stderr: expected more than 0, got {options.stderr}")
     import torch
 
     from cgrnn.arithmetic import use_fast_products
@@ -54,10 +69,9 @@ def run(options: Any) -> dict[str, Any]:
 
     use_fast_products()
     trained = open_run(options.run_directory)
-    data = read_data(trained, options.data)
+    folder = make_folder(folder_of(options.run_directory))
+    data = read_data(trained, options.data, options.split, others=True)
     train, split = data.splits["train"], data.splits[options.split]
-    if not len(split.lengths):
-        raise ValueError(f"--split: the {options.split} split of the data set is empty")
     batches = Batches(split.frames, split.lengths, batch_size=16)
     generator = torch.Generator().manual_seed(options.seed)
     found = asdict(
@@ -81,7 +95,7 @@ def run(options: Any) -> dict[str, Any]:
         "epoch": trained.epoch,
         "seed": options.seed,
     }
-    file = folder_of(options.run_directory) / "evaluation.json"
+    file = folder / "evaluation.json"
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(result, indent=2) + "\n")
     os.replace(partial, file)

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cgrnn.cli.parsing import Parser, make
-from cgrnn.cli.runs import playback
+from cgrnn.cli.runs import make_folder, playback
+from cgrnn.settings import AT_LEAST_ONE
 
 
 def parser(argv: Sequence[str]) -> Parser:
     result = make("generate", "Draw music from silence or on from a prime; write MIDI files.")
-    result.add_argument("run_directory", type=str, metavar="RUN", help="run directory")
-    result.add_argument("-o", "--output", type=str, required=True, help="folder for the files")
-    result.add_argument("--frames", type=int, default=64, help="frames to add to each piece")
-    result.add_argument("--count", type=int, default=4, help="pieces to draw")
-    result.add_argument("--prime", type=str, help="MIDI file to go on from")
-    result.add_argument(
-        "--prime-frames", type=int, default=16, help="frames of the prime to keep, at the most"
+    result.add("run_directory", kind=str, metavar="RUN", help="run directory")
+    result.add("-o", "--output", kind=str, required=True, help="folder for the files")
+    result.add(
+        "--frames", kind=int, default=64, help="frames to add to each piece", limit=AT_LEAST_ONE
+    )
+    result.add("--count", kind=int, default=4, help="pieces to draw", limit=AT_LEAST_ONE)
+    result.add("--prime", kind=str, help="MIDI file to go on from")
+    result.add(
+        "--prime-frames",
+        kind=int,
+        default=16,
+        help="frames of the prime to keep, at the most",
+        limit=AT_LEAST_ONE,
     )
     return result
 
 
 def run(options: Any) -> dict[str, Any]:
     """Draw the pieces; return what `generate --json` prints."""
-    for name in ("frames", "count", "prime_frames"):
-        if options[name] < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1")
     import torch
 
     from cgrnn.checkpoint import open_run
@@ -40,10 +43,9 @@ def run(options: Any) -> dict[str, Any]:
         highest = sound["lowest_pitch"] + model.visible_dim - 1
         roll = read_roll(options.prime, **sound, highest_pitch=highest)
         prime = torch.from_numpy(roll[: options.prime_frames]).float()
+    folder = make_folder(options.output)
     generator = torch.Generator().manual_seed(options.seed)
     rolls = model.generate(options.frames, options.count, prime, generator)
-    folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for number, roll in enumerate(rolls.numpy()):
         file = folder / f"{model.name}-{options.seed}-{number}.mid"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgrnn.cli.parsing import Parser, make
-from cgrnn.cli.runs import folder_of, playback, read_data
+from cgrnn.cli.runs import folder_of, make_folder, playback, read_data
+from cgrnn.settings import NOT_NEGATIVE
 
 Kind = Literal["pianoroll", "curves", "activations"]
 
@@ -19,25 +20,32 @@ def parser(argv: Sequence[str]) -> Parser:
         "pianoroll: a test sequence, the frames predicted one step ahead, and a continuation; "
         "curves: validation likelihood and loss; activations: hidden features over time.",
     )
-    result.add_argument("kind", type=Kind, help="which figure")
-    result.add_argument("run_directory", type=str, metavar="RUN", help="run directory")
-    result.add_argument("-o", "--output", type=str, help="PNG file; default: RUN/figures/KIND.png")
-    result.add_argument("--data", type=str, help="data set; default: the one trained on")
-    result.add_argument("--index", type=int, default=0, help="which sequence of the test split")
+    result.add("kind", kind=Kind, help="which figure")
+    result.add("run_directory", kind=str, metavar="RUN", help="run directory")
+    result.add("-o", "--output", kind=str, help="PNG file; default: RUN/figures/KIND.png")
+    result.add("--data", kind=str, help="data set; default: the one trained on")
+    result.add(
+        "--index",
+        kind=int,
+        default=0,
+        help="which sequence of the test split, from 0",
+        limit=NOT_NEGATIVE,
+    )
     return result
 
 
 def run(options: Any) -> dict[str, Any]:
     """Draw the figure; return what `plot --json` prints."""
+    from data_prep import store
+
     folder = folder_of(options.run_directory)
-    figure = _curves(folder) if options.kind == "curves" else _of_model(options)
     file = Path(options.output or folder / "figures" / f"{options.kind}.png")
     if file.suffix != ".png":
         raise ValueError(f"{file}: give a name that ends in .png")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    figure.savefig(partial, dpi=150, format="png")
-    partial.replace(file)
+    figure = _curves(folder) if options.kind == "curves" else _of_model(options)
+    make_folder(file.parent)
+    with store.replacing(file) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
     return {"files": [str(file)]}
 
 
@@ -47,11 +55,14 @@ def _curves(folder: Path) -> Any:
     file = folder / "metrics.csv"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no training metrics; is {folder} a run directory?")
-    with file.open(newline="") as lines:
-        rows = [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(lines)
-        ]
+    try:
+        with file.open(newline="") as lines:
+            rows = [
+                {name: float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(lines)
+            ]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: not the metrics of a run ({error}); train again") from error
     return figures.curves({folder.name: rows})
 
 
@@ -64,7 +75,7 @@ def _of_model(options: Any) -> Any:
     trained = open_run(options.run_directory)
     data = read_data(trained, options.data, "test")
     sequences = data.splits["test"].sequences()
-    if not 0 <= options.index < len(sequences):
+    if options.index >= len(sequences):
         raise ValueError(f"--index: the test split has sequences 0 to {len(sequences) - 1}")
     roll = sequences[options.index]
     frames = torch.from_numpy(roll)[None].float()

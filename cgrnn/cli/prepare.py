@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from cgrnn.cli.parsing import Parser, make
+from cgrnn.settings import NOT_NEGATIVE, POSITIVE, Limit
 
 KINDS = {
     "chorales": "Bach's four-part chorales, bundled with music21: no download",
@@ -19,30 +20,39 @@ KINDS = {
 def parser(argv: Sequence[str]) -> Parser:
     """The parser for the kind of source that comes first."""
     kind = argv[0] if argv and not argv[0].startswith("-") else None
+    if kind is None and not {"-h", "--help"} & set(argv):
+        raise ValueError(f"name the source first: cgrnn prepare {'|'.join(KINDS)} …")
     if kind is not None and kind not in KINDS:
         raise ValueError(f"unknown source {kind!r}; known: {', '.join(KINDS)}")
     lines = "; ".join(f"{name}: {text}" for name, text in KINDS.items())
     result = make(f"prepare {kind or 'KIND'}", KINDS[kind] if kind else lines)
-    result.add_argument("kind", type=str, help=f"one of {', '.join(KINDS)}")
+    result.add("kind", kind=str, help=f"one of {', '.join(KINDS)}")
     if kind == "pianorolls":
-        result.add_argument("path", type=str, help="the .mat or .npz file")
+        result.add("path", kind=str, help="the .mat or .npz file")
     if kind == "midi":
         _add_midi(result)
     if kind == "chorales":
-        result.add_argument(
-            "--grid", type=Literal["quarter", "eighth"], default="quarter", help="a frame's length"
+        result.add(
+            "--grid", kind=Literal["quarter", "eighth"], default="quarter", help="a frame's length"
         )
-    result.add_argument("-o", "--output", type=str, required=True, help="HDF5 file to write")
+    result.add("-o", "--output", kind=str, required=True, help="HDF5 file to write")
     return result
 
 
 def _add_midi(result: Parser) -> None:
-    result.add_argument("paths", type=str, nargs="+", help="files and folders")
-    result.add_argument("--frame-rate", type=float, default=4.0, help="frames a second")
-    result.add_argument("--lowest-pitch", type=int, default=21, help="MIDI note of key 0")
-    result.add_argument("--highest-pitch", type=int, default=108, help="MIDI note of the last key")
-    result.add_argument(
-        "--segment-seconds", type=float, default=60.0, help="pieces are cut so long; 0: whole"
+    pitch = Limit("0 to 127", lambda x: 0 <= x < 128)
+    result.add("paths", kind=str, nargs="+", help="files and folders")
+    result.add("--frame-rate", kind=float, default=4.0, help="frames a second", limit=POSITIVE)
+    result.add("--lowest-pitch", kind=int, default=21, help="MIDI note of key 0", limit=pitch)
+    result.add(
+        "--highest-pitch", kind=int, default=108, help="MIDI note of the last key", limit=pitch
+    )
+    result.add(
+        "--segment-seconds",
+        kind=float,
+        default=60.0,
+        help="pieces are cut so long, in seconds; 0: whole",
+        limit=NOT_NEGATIVE,
     )
 
 

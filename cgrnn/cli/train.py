@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
 import sys
 import warnings
@@ -14,6 +16,7 @@ import yaml
 
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, add_options, make, pick
+from cgrnn.cli.runs import make_folder
 from cgrnn.settings import MODEL_OPTIONS, TrainingOptions
 
 DESCRIPTION = (
@@ -23,47 +26,57 @@ DESCRIPTION = (
 )
 
 
+# What a resumed run may be given anew. The rest would be ignored, lightning restoring it, or would
+# make it another run.
+MAY_CHANGE = ("max_epochs", "max_minutes", "clip_norm", "accelerator")
+
+
 def parser(argv: Sequence[str]) -> Parser:
-    """The parser for the model that the arguments name."""
-    result = make("train", DESCRIPTION, seed=False)
-    model = _named(argv, "--model") or "cgrnn"
-    for flag in ("--config", "--resume"):
-        file = _config_of(argv, flag)
-        if file is not None:
-            result.default_config_files = [str(file)] if flag == "--resume" else []
-            model = _named(argv, "--model") or _read(file).get("model", model)
-    if model not in MODEL_OPTIONS:
+    """The parser for the model that the arguments, or their file of options, name."""
+    first = _first(argv)
+    file = _file_of_options(first)
+    values = {} if file is None else _read(file)
+    model = first.model or values.get("model") or "cgrnn"
+    if not isinstance(model, str) or model not in MODEL_OPTIONS:
         raise ValueError(f"unknown model {model!r}; known: {', '.join(MODEL_OPTIONS)}")
-    result.add_argument("--config", action="config", help="YAML file with options as below")
-    result.add_argument("--model", type=str, default=model, help="model, see `cgrnn models`")
-    result.add_argument("--data", type=str, help="data set made by `cgrnn prepare`")
-    result.add_argument("-o", "--output", type=str, help="run directory to make")
+    result = make(f"train --model {model}", DESCRIPTION, seed=False)
+    result.add_argument("--config", type=str, help="YAML file with options as below, `name: value`")
     result.add_argument(
         "--resume", action="store_true", help="go on with the run in -o, with the options it has"
     )
+    result.add("--model", kind=str, default=model, help="model, see `cgrnn models`")
+    result.add("--data", kind=str, help="data set made by `cgrnn prepare`")
+    result.add("-o", "--output", kind=str, help="run directory to make")
     add_options(result, MODEL_OPTIONS[model])
     add_options(result, TrainingOptions)
+    if file is not None:
+        result.take(file, values | {"model": model})
     return result
 
 
-def _named(argv: Sequence[str], flag: str) -> str | None:
-    for place, word in enumerate(argv):
-        if word.startswith(flag + "="):
-            return word.split("=", 1)[1]
-        if word == flag and place + 1 < len(argv):
-            return argv[place + 1]
-    return None
+def _first(argv: Sequence[str]) -> argparse.Namespace:
+    """What decides which options there are. What is wrong with them is left to the full parser."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flags in (["--model"], ["--config"], ["-o", "--output"]):
+        parser.add_argument(*flags, nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(argv)[0]
 
 
-def _config_of(argv: Sequence[str], flag: str) -> Path | None:
+def _file_of_options(first: argparse.Namespace) -> Path | None:
     """The YAML file that `--config` names, or that of the run that `--resume` goes on with."""
-    if flag == "--config":
-        name = _named(argv, flag)
-        return Path(name) if name else None
-    output = _named(argv, "-o") or _named(argv, "--output")
-    if flag not in argv or output is None or not (Path(output) / "config.yaml").is_file():
-        return None
-    return Path(output) / "config.yaml"
+    if not first.resume:
+        return Path(first.config) if first.config else None
+    if first.config:
+        raise ValueError("--config: leave it out, a resumed run has the options of its config.yaml")
+    if not first.output:
+        raise ValueError("--resume: name the run to go on with, as `-o RUN`")
+    file = Path(first.output) / "config.yaml"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{first.output}: no run to resume, it has no config.yaml; leave out --resume to begin"
+        )
+    return file
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -80,9 +93,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def run(options: Any) -> dict[str, Any]:
     """Train as the options say; return what `train --json` prints."""
-    for name in ("data", "output"):
+    for name, remedy in (("data", "make one with `cgrnn prepare`"), ("output", "a folder to make")):
         if not options[name]:
-            raise ValueError(f"--{name} is missing; see `cgrnn train --help`")
+            raise ValueError(f"--{name} is missing: {remedy}; see `cgrnn train --help`")
     from data_prep import store
 
     data = store.read(options.data)
@@ -91,6 +104,8 @@ def run(options: Any) -> dict[str, Any]:
         raise ValueError(f"{folder}: holds a run already; add --resume or choose another -o")
     if data.attributes["kind"] != "binary":
         raise ValueError(f"{options.data}: model {options.model!r} is for binary frames")
+    if not len(data.splits["valid"].lengths):
+        raise ValueError(f"{options.data}: the valid split is empty; prepare the data with one")
     return _train(options, data, folder)
 
 
@@ -105,17 +120,33 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
 
     _quiet()
     use_fast_products()
+    if options.accelerator == "gpu" and not (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    ):
+        raise ValueError("--accelerator: torch finds no GPU here; leave it out or give cpu")
     training_options = TrainingOptions(**pick(options, TrainingOptions))
     train, valid = (data.splits[name] for name in ("train", "valid"))
-    if not len(valid.lengths):
-        raise ValueError(f"{options.data}: the valid split is empty; prepare the data with one")
     model_options = pick(options, MODEL_OPTIONS[options.model])
     model_options |= {"visible_dim": train.frames.shape[1], "visible": data.attributes["kind"]}
     model_options["mlp_dims"] = list(model_options["mlp_dims"])
-    torch.manual_seed(training_options.seed)
-    model = MODELS[options.model](**model_options)
-    model.set_marginals(marginals(train.frames))
     attributes = data.attributes | {"path": str(Path(options.data).resolve())}
+    head = checkpoint.describe(
+        options.model, model_options, attributes, dataclasses.asdict(training_options)
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    if options.resume and last.is_file():
+        before = checkpoint.read(last)
+        _check_same_run(before["cgrnn"], head, folder)
+        if before["epoch"] >= options.max_epochs:
+            raise ValueError(
+                f"--max-epochs: {folder} has {before['epoch'] + 1} epochs already; give as many"
+            )
+    torch.manual_seed(training_options.seed)
+    try:
+        model = MODELS[options.model](**model_options)
+    except RuntimeError as error:  # torch's for memory that is not there
+        raise ValueError(f"the model is too large, lower its sizes ({error})") from error
+    model.set_marginals(marginals(train.frames))
     training = Training(
         model,
         (train.frames, train.lengths),
@@ -126,20 +157,40 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
             chains=training_options.valid_chains,
             levels=training_options.valid_levels,
         ),
-        checkpoint.describe(options.model, model_options, attributes),
+        head,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_config(options, folder / "config.yaml")
-    result = fit(training, folder, options.resume, say, progress=sys.stderr.isatty())
+    _write_config(options, make_folder(folder) / "config.yaml")
+    try:
+        result = fit(training, folder, options.resume, say, progress=sys.stderr.isatty())
+    except SystemExit as end:  # how lightning leaves on Ctrl-C
+        raise KeyboardInterrupt(f"go on with `cgrnn train -o {folder} --resume`") from end
     return {"run": str(folder), **result}
 
 
+def _check_same_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with a run on other data, or with options that would make it another run."""
+    if before["data"]["fingerprint"] != now["data"]["fingerprint"]:
+        raise ValueError(
+            f"{now['data']['path']}: not the data set that {folder} was begun with; give that one "
+            "as --data, or begin another run with another -o"
+        )
+    old, new = (
+        {"model": head["model"], **head["options"], **head["training"]} for head in (before, now)
+    )
+    for name, value in old.items():
+        if name not in MAY_CHANGE and value != new.get(name):
+            raise ValueError(
+                f"--{name.replace('_', '-')}: {folder} was begun with {value}, and keeps it; "
+                "leave it out, or begin another run with another -o"
+            )
+
+
 def _write_config(options: Any, file: Path) -> None:
-    kept = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in vars(options).items()
-        if name not in ("config", "resume", "json")
-    }
+    """Write what `--config` reads back. The folder is left out: the run may be moved."""
+    kept = {"model": options.model, "data": str(Path(options.data).resolve())}
+    for kind in (MODEL_OPTIONS[options.model], TrainingOptions):
+        kept |= pick(options, kind)
+    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
     partial_file = file.with_suffix(".partial")
     partial_file.write_text(yaml.safe_dump(kept, sort_keys=False))
     os.replace(partial_file, file)

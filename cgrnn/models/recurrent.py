@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from cgrnn.layers import BernoulliRBM, BinarySpikeSlabRBM, EnergyDensity, IndependentBernoulli
 from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
 from cgrnn.transition import State, Transition
-from samplers import annealed_chain, contrastive_loss
+from samplers import contrastive_loss, draw
 
 FEEDBACKS = ("visible", "latent", "full")
 LATENTS = ("mean", "sample")
-SWEEPS = 100  # Gibbs sweeps to draw a frame, from the independent base to the density
+SWEEPS = 200  # Gibbs sweeps to draw a frame: as many as a model of JSB needs to forget its start
 
 
 def mask_of(lengths: Tensor, frames: int) -> Tensor:
@@ -255,7 +255,7 @@ class RecurrentModel(nn.Module):
     @staticmethod
     def _sample(density: Any, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         if isinstance(density, EnergyDensity):
-            return annealed_chain(density, shape, SWEEPS, generator)
+            return draw(density, shape, SWEEPS, generator)
         draws: Tensor = density.sample(shape, generator)
         return draws
 

@@ -1,0 +1,56 @@
+"""The floors against counts made by hand and another library."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation import floors
+
+SHARED = Path(__file__).resolve().parents[2] / "shared/data/pianorolls/JSB_Chorales.mat"
+
+
+def test_markov_chain_by_hand():
+    train, lengths = np.array([[1], [1], [0], [0], [1]]), np.array([3, 2])
+    test, test_lengths = np.array([[0], [1], [1]]), np.array([1, 2])
+    # Starts: on, off -> P(on) = 2/4. From on: on, off -> 2/4. From off: on -> 2/3.
+    start, stay = math.log(0.5), math.log(0.5)
+    found = floors.markov(train, lengths, test, test_lengths)
+    assert found.per_frame == pytest.approx((start + start + stay) / 3)
+    assert found.per_sequence == pytest.approx((start + (start + stay) / 2) / 2)
+
+
+def test_all_sequences_under_a_floor_sum_to_one():
+    random = np.random.default_rng(0)
+    train = (random.random((40, 2)) < 0.3).astype(np.uint8)
+    states = np.array(np.meshgrid(*[[0, 1]] * 6)).reshape(6, -1).T.reshape(-1, 3, 2)
+    for floor in (floors.independent, floors.markov):
+        total = sum(
+            math.exp(3 * floor(train, np.array([25, 15]), roll, np.array([3])).per_frame)
+            for roll in states
+        )
+        assert total == pytest.approx(1.0)
+
+
+def test_a_silent_key_stays_possible():
+    train, lengths = np.zeros((5, 3), np.uint8), np.array([5])
+    loud = np.ones((2, 3), np.uint8)
+    for floor in (floors.independent, floors.markov):
+        assert math.isfinite(floor(train, lengths, loud, np.array([2])).per_frame)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the standard piano-rolls are not beside the clone")
+def test_known_floor_of_jsb():
+    from data_prep.pianorolls import load
+
+    splits = {name: [roll for _, roll in rolls] for name, rolls in load(SHARED).items()}
+    arrays = [
+        array
+        for name in ("train", "test")
+        for array in (np.concatenate(splits[name]), np.array([len(r) for r in splits[name]]))
+    ]
+    assert floors.independent(*arrays).per_frame == pytest.approx(-11.06, abs=0.01)
+    assert floors.markov(*arrays).per_frame == pytest.approx(-10.47, abs=0.05)

@@ -1,0 +1,100 @@
+"""The likelihood of a data set against enumeration, with its error, kind and warnings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from densities import generator
+
+from cgrnn.batches import Batches
+from cgrnn.models import CGRNN, RNN
+from evaluation import exact, likelihood
+
+LENGTHS = np.array([120, 30, 250])
+
+
+def data():
+    random = np.random.default_rng(0)
+    return (random.random((400, 8)) < 0.3).astype(np.uint8), LENGTHS
+
+
+def strong_model(scale):
+    model = CGRNN(8, 5, 6, latents="mean").eval().double()
+    random = generator(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=scale, generator=random)
+    return model
+
+
+class DoubleBatches(Batches):
+    """Batches in the precision of the tests."""
+
+    def _batch(self, *args):
+        batch = super()._batch(*args)
+        return type(batch)(batch.frames.double(), batch.lengths, batch.rows, batch.shifts)
+
+
+def exact_averages(model, batches):
+    scores = torch.cat(
+        [
+            model.log_likelihood(batch.frames, batch.lengths, exact.log_partition).log_prob
+            for batch in batches
+        ]
+    )
+    pieces = scores.split(LENGTHS.tolist())
+    return float(scores.mean()), float(torch.stack([piece.mean() for piece in pieces]).mean())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_averages_are_within_their_error_of_enumeration(seed):
+    model, batches = strong_model(0.8), DoubleBatches(*data(), 2)
+    per_frame, per_sequence = exact_averages(model, batches)
+    found = likelihood.evaluate(model, batches, chains=50, target=0.02, generator=generator(seed))
+    assert found.kind == "estimate"
+    assert 0 < found.stderr <= 0.02
+    assert abs(found.per_frame - per_frame) < 4 * found.stderr + 0.005
+    assert abs(found.per_sequence - per_sequence) < 8 * found.stderr + 0.005
+    assert not found.warnings
+    assert found.frames_estimated < 400
+
+
+def test_all_frames_are_used_when_the_target_asks_for_them():
+    model, batches = strong_model(0.8), DoubleBatches(*data(), 2)
+    found = likelihood.evaluate(model, batches, 20, 100, 1e-9, generator(0))
+    assert found.frames_estimated == 400
+    per_frame, _ = exact_averages(model, batches)
+    assert abs(found.per_frame - per_frame) < 5 * found.stderr + 0.01
+
+
+def test_too_short_an_annealing_says_so():
+    model, batches = strong_model(1.5), DoubleBatches(*data(), 2)
+    short = likelihood.evaluate(model, batches, 5, 4, 0.5, generator(0))
+    per_frame, _ = exact_averages(model, batches)
+    assert short.per_frame > per_frame + 0.1  # it flatters
+    assert any("too few" in warning for warning in short.warnings)
+    assert short.drift > 0.05
+    longer = likelihood.evaluate(model, batches, 20, None, 0.1, generator(0))
+    assert longer.levels > 4
+    assert abs(longer.per_frame - per_frame) < 0.2
+
+
+def test_collapsed_weights_say_so():
+    model, batches = strong_model(3.0), DoubleBatches(*data(), 2)
+    found = likelihood.evaluate(model, batches, 20, 10, 1.0, generator(0))
+    assert found.ess < 10
+    assert any("collapsed" in warning for warning in found.warnings)
+
+
+def test_exact_models_say_exact():
+    model, batches = RNN(8, recurrent_dim=4).eval(), Batches(*data(), 2)
+    found = likelihood.evaluate(model, batches)
+    assert (found.kind, found.stderr, found.warnings) == ("exact", 0.0, [])
+    scores = torch.cat([model.log_likelihood(b.frames, b.lengths).log_prob for b in batches])
+    assert found.per_frame == pytest.approx(float(scores.mean()))
+
+
+def test_sampled_feedback_is_called_a_lower_bound():
+    model = CGRNN(8, 5, 6, latents="sample").eval()
+    found = likelihood.evaluate(model, Batches(*data(), 2), 10, 50, 0.5, generator(0))
+    assert found.kind == "lower bound"

@@ -1,0 +1,177 @@
+"""One loop over all models: what each must do, whatever its density and its transition."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from densities import generator
+
+from cgrnn.models import CGRNN, MODELS, RNN, RNNRBM
+from evaluation import exact
+
+SIZES = {"visible_dim": 6, "recurrent_dim": 5, "mlp_dims": (7,), "dropout": 0.0}
+VARIANTS = [
+    *(
+        (kind, {"hidden_dim": 4, "feedback": feedback, "latents": latents, "cell": cell})
+        for kind, feedback, latents, cell in itertools.product(
+            (CGRNN, RNNRBM), ("visible", "latent", "full"), ("mean", "sample"), ("gru", "lstm")
+        )
+    ),
+    *((RNN, {"cell": cell}) for cell in ("gru", "lstm", "tanh")),
+]
+every_model = pytest.mark.parametrize(
+    ("kind", "options"),
+    VARIANTS,
+    ids=lambda value: value.name if isinstance(value, type) else "-".join(map(str, value.values())),
+)
+
+
+def make(kind, options, **sizes):
+    torch.manual_seed(0)
+    model = kind(**(SIZES | options | sizes)).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def frames_and_lengths(visible=6):
+    frames = torch.bernoulli(torch.full((3, 5, visible), 0.4), generator=generator(0)).double()
+    lengths = torch.tensor([5, 3, 4])
+    return frames * (torch.arange(5) < lengths[:, None])[..., None], lengths
+
+
+@every_model
+def test_every_parameter_gets_a_gradient(kind, options):
+    model = make(kind, options)
+    model.loss(*frames_and_lengths(), generator=generator(1)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@every_model
+def test_padding_changes_nothing(kind, options):
+    model = make(kind, options | {"latents": "mean"} if kind is not RNN else options)
+    frames, lengths = frames_and_lengths()
+    padded = torch.cat([frames, torch.ones(3, 4, 6, dtype=torch.float64)], 1)
+    estimate = exact.log_partition
+    short = model.log_likelihood(frames, lengths, estimate).log_prob
+    assert len(short) == 12
+    assert torch.allclose(short, model.log_likelihood(padded, lengths, estimate).log_prob)
+    alone = model.log_likelihood(frames[1:2, :3], lengths[1:2], estimate).log_prob
+    assert torch.allclose(short[5:8], alone)
+    if kind is RNN:
+        assert torch.allclose(model.loss(frames, lengths), model.loss(padded, lengths))
+
+
+@every_model
+def test_prediction_never_sees_the_frame_it_predicts(kind, options):
+    model = make(kind, options)
+    frames, _ = frames_and_lengths()
+    changed = frames.clone()
+    changed[:, 2] = 1 - changed[:, 2]
+    before = model.predict(frames, generator(3), samples=200)
+    after = model.predict(changed, generator(3), samples=200)
+    assert before.shape == (200, 3, 5, 6)
+    assert torch.equal(before[:, :, :3], after[:, :, :3])
+
+
+@every_model
+def test_generation_keeps_the_prime_and_draws_zeros_and_ones(kind, options):
+    model = make(kind, options)
+    frames, _ = frames_and_lengths()
+    drawn = model.generate(4, 3, frames, generator(0))
+    assert drawn.shape == (3, 9, 6)
+    assert torch.equal(drawn[:, :5], frames)
+    assert set(drawn.unique().tolist()) <= {0.0, 1.0}
+    assert not torch.equal(drawn, model.generate(4, 3, frames, generator(1)))
+    assert torch.equal(drawn, model.generate(4, 3, frames, generator(0)))
+    assert model.generate(2, 4, generator=generator(0)).shape == (4, 2, 6)
+
+
+@every_model
+def test_features_and_reconstructions_have_their_shapes(kind, options):
+    model = make(kind, options)
+    frames, _ = frames_and_lengths()
+    assert model.features(frames, generator(0)).shape == (3, 5, 4 if model.has_latents else 5)
+    assert model.reconstruct(frames, generator(0), samples=2).shape == (2, 3, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, options) for kind, options in VARIANTS if options.get("latents") != "sample"],
+    ids=str,
+)
+def test_likelihood_of_all_sequences_sums_to_one(kind, options):
+    """Two keys and three frames: 64 sequences, all that can happen."""
+    model = make(kind, options, visible_dim=2)
+    sequences = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6))).double().view(64, 3, 2)
+    likelihood = model.log_likelihood(sequences, torch.full((64,), 3), exact.log_partition)
+    assert likelihood.kind == ("exact" if kind is RNN else "estimate")
+    assert likelihood.log_prob.view(64, 3).sum(1).logsumexp(0) == pytest.approx(0.0, abs=1e-10)
+
+
+def test_generated_frames_follow_the_models_own_likelihood():
+    """First frames and pairs of frames drawn, against their exact probabilities."""
+    model = make(CGRNN, {"hidden_dim": 3}, visible_dim=2)
+    count = 20_000
+    drawn = model.generate(2, count, generator=generator(0)).view(count, 4)
+    sequences = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4))).double()
+    likelihood = model.log_likelihood(
+        sequences.view(16, 2, 2), torch.full((16,), 2), exact.log_partition
+    )
+    p = likelihood.log_prob.view(16, 2).sum(1).exp()
+    place = (drawn @ torch.tensor([8.0, 4.0, 2.0, 1.0]).double()).long()
+    seen = torch.bincount(place, minlength=16) / count
+    assert ((seen - p).abs() < 5 * (p * (1 - p) / count).sqrt() + 1e-9).all()
+
+
+def test_sampled_feedback_is_a_lower_bound_of_its_own_mixture():
+    """E[log p(v|h,s)] averaged over draws lies under the log of the averaged likelihood."""
+    model = make(CGRNN, {"hidden_dim": 3, "latents": "sample"}, visible_dim=2)
+    frames = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]).double().expand(4000, 3, 2)
+    likelihood = model.log_likelihood(
+        frames, torch.full((4000,), 3), exact.log_partition, generator(0)
+    )
+    assert likelihood.kind == "lower bound"
+    total = likelihood.log_prob.view(4000, 3).sum(1)
+    assert total.std() > 0.01
+    assert total.mean() < total.logsumexp(0) - math.log(4000)
+
+
+def test_reconstruction_keeps_what_prediction_cannot_know():
+    """Frames independent in time: strong couplings copy a frame that the past does not tell."""
+    model = make(CGRNN, {"hidden_dim": 8}, visible_dim=8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.layer.W.copy_(8 * torch.eye(8))
+        model.layer.mu.fill_(1.0)
+        model.layer.visible_bias.fill_(-5.0)
+        model.layer.hidden_bias.fill_(-34.0)
+    frames = torch.bernoulli(torch.full((4, 50, 8), 0.5), generator=generator(0)).double()
+    kept = (model.reconstruct(frames, generator(1))[0] == frames).double().mean()
+    known = (model.predict(frames, generator(1))[0] == frames).double().mean()
+    assert kept > 0.9
+    assert known < 0.7
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bad_options_are_refused_by_name(name):
+    with pytest.raises(ValueError, match="visible: expected 'binary'"):
+        MODELS[name](visible="continuous")
+    with pytest.raises(ValueError, match="cell"):
+        MODELS[name](cell="rnn")
+    if name != "rnn":
+        with pytest.raises(ValueError, match="feedback: expected one of visible, latent, full"):
+            MODELS[name](feedback="none")
+        with pytest.raises(ValueError, match="log_partition"):
+            MODELS[name](visible_dim=2).log_likelihood(torch.zeros(1, 1, 2), torch.tensor([1]))
+
+
+def test_prime_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="prime: frames of 5 units, but the model has 6"):
+        make(RNN, {}).generate(1, prime=torch.zeros(3, 5).double())

@@ -1,0 +1,43 @@
+"""Options and the models' own signatures say the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+
+from cgrnn.models import MODELS
+from cgrnn.settings import MODEL_OPTIONS
+
+
+def signature(kind):
+    """Parameters with defaults, those of base classes included."""
+    found = {}
+    for base in reversed(kind.__mro__[: kind.__mro__.index(kind.__bases__[0]) + 1]):
+        found |= {
+            name: parameter.default
+            for name, parameter in inspect.signature(base.__init__).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+    return found
+
+
+def test_every_model_has_options():
+    assert set(MODELS) == set(MODEL_OPTIONS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_options_and_signature_agree(name):
+    wanted = signature(MODELS[name])
+    options = {field.name: field.default for field in dataclasses.fields(MODEL_OPTIONS[name])}
+    for option, default in options.items():
+        assert wanted[option] == default, option
+    assert set(wanted) - set(options) <= {
+        "visible_dim",
+        "visible",
+        "feedback",
+        "latents",
+        "cd_steps",
+    }
+    assert not ({"feedback", "latents", "cd_steps"} & (set(wanted) - set(options))) or name == "rnn"
