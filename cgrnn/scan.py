@@ -35,9 +35,9 @@ class GRU:
         return (torch.lerp(candidate, u, opening[:, size:]),)
 
     @staticmethod
-    def backward(gate: Tensor, kept: Tensor, before: State, after: State, grad: State) -> State:
+    def backward(gate: Tensor, kept: Tensor, u: Tensor, grad: State) -> State:
         """Turn `gate` and `kept` into gradients of `a` and of `y_n`; return those of the state."""
-        (u,), (du,) = before, grad
+        (du,) = grad
         reset, update, candidate = gate.chunk(3, -1)
         direct = du * update
         d_update = (u - candidate).mul_(direct).mul_(1 - update)
@@ -72,7 +72,7 @@ class LSTM:
         return leave * memory.tanh(), memory
 
     @staticmethod
-    def backward(gate: Tensor, kept: Tensor, before: State, after: State, grad: State) -> State:
+    def backward(gate: Tensor, kept: Tensor, u: Tensor, grad: State) -> State:
         du, dc = grad
         entry, forget, cell, leave = gate.chunk(4, -1)
         squashed = torch.addcmul(forget * kept, entry, cell).tanh_()
@@ -101,7 +101,7 @@ class Tanh:
         return (gate.add_(bias).addmm_(state[0], weight.t()).tanh_().clone(),)
 
     @staticmethod
-    def backward(gate: Tensor, kept: Tensor, before: State, after: State, grad: State) -> State:
+    def backward(gate: Tensor, kept: Tensor, u: Tensor, grad: State) -> State:
         gate.copy_(grad[0] * (1 - gate * gate))
         return (torch.zeros_like(grad[0]),)
 
@@ -120,7 +120,6 @@ class LatentScan(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(  # type: ignore[no-untyped-def]
         ctx,
         cell,
@@ -152,7 +151,6 @@ class LatentScan(torch.autograd.Function):
         kept = logits.new_empty(frames, batch, cell.kept * size)
         contexts = logits.new_empty(frames + 1, batch, size)
         spikes, latents = logits.new_empty(2, frames, batch, hidden)
-        first = tuple(part.clone() for part in state)
         contexts[0] = state[0]
         for n in range(frames):
             torch.addmm(logits[n], contexts[n], u2.t(), out=spikes[n]).sigmoid_()
@@ -175,18 +173,16 @@ class LatentScan(torch.autograd.Function):
             contexts,
             spikes,
             latents,
-            *first,
         )
         return (contexts[1:], *(part.clone() for part in state[1:]))
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *grads: Tensor) -> Any:
         if ctx.done:
             raise RuntimeError("LatentScan overwrites what it keeps: call backward once a forward")
         ctx.done = True
         features, slabs, weight_ih, weight_hh, u2, *rest = ctx.saved_tensors
-        gates, kept, contexts, spikes, latents, *first = rest
+        gates, kept, contexts, spikes, latents = rest
         cell, split = ctx.cell, ctx.split
         from_latent = weight_ih[:, split:]
         d_latents = latents.new_empty(latents.shape)
@@ -194,9 +190,8 @@ class LatentScan(torch.autograd.Function):
         d_logits = None if ctx.sampled else latents.new_empty(latents.shape)
         grad: State = (torch.zeros_like(contexts[0]), *grads[1:])
         for n in reversed(range(len(gates))):
-            before = (contexts[n], *first[1:])
             grad = (grad[0] + grads[0][n], *grad[1:])
-            grad = cell.backward(gates[n], kept[n], before, (), grad)
+            grad = cell.backward(gates[n], kept[n], contexts[n], grad)
             du = grad[0]
             for rows, part in cell.to_recurrent(gates[n], kept[n]):
                 du = du.addmm_(part, weight_hh[rows])

@@ -106,6 +106,6 @@ class TrainingOptions:
     valid_levels: int = option(
         1000, "levels of annealed importance sampling in validation", AT_LEAST_ONE
     )
-    precision: Literal["32-true", "64-true", "bf16-mixed"] = option("32-true", "arithmetic")
+    precision: Literal["32-true", "64-true"] = option("32-true", "arithmetic")
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
     seed: int = option(0, "seed of weights, batches, augmentation and draws", SEED)

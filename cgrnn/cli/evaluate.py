@@ -37,7 +37,7 @@ def parser(argv: Sequence[str]) -> Parser:
     result.add(
         "--levels",
         kind=int | None,
-        help="levels of AIS; default: doubled until it moves no figure",
+        help="levels of AIS; default: doubled until doubling moves the figure by less than 0.05",
         limit=AT_LEAST_ONE,
     )
     result.add(

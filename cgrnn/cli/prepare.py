@@ -25,7 +25,7 @@ def parser(argv: Sequence[str]) -> Parser:
     if kind is not None and kind not in KINDS:
         raise ValueError(f"unknown source {kind!r}; known: {', '.join(KINDS)}")
     lines = "; ".join(f"{name}: {text}" for name, text in KINDS.items())
-    result = make(f"prepare {kind or 'KIND'}", KINDS[kind] if kind else lines)
+    result = make("prepare", KINDS[kind] if kind else lines)
     result.add("kind", kind=str, help=f"one of {', '.join(KINDS)}")
     if kind == "pianorolls":
         result.add("path", kind=str, help="the .mat or .npz file")
