@@ -84,7 +84,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary name beside `path` that takes its place only if all went well."""
     path = Path(path)
     check_output(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}); name another place") from error
     os.close(handle)
     try:
         yield Path(name)

@@ -63,6 +63,7 @@ def evaluate(
     target: float = 0.05,
     generator: torch.Generator | None = None,
     say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Likelihood:
     """Log-likelihood of every frame given the frames before it, averaged over a split.
 
@@ -78,6 +79,7 @@ def evaluate(
         target: standard error at which to stop, nats a frame.
         generator: source of the draws.
         say: called with a line about each stage.
+        progress: called with the chain-levels done and those of the stage.
     """
     scores, contexts, lengths = [], [], []
     for batch in batches:
@@ -94,7 +96,7 @@ def evaluate(
     if not energy_based:
         return Likelihood(per_frame, per_sequence, 0.0, "exact", "closed form")
     density = model.layer(torch.cat(contexts))
-    mean = MeanLogPartition(density, share, chains, levels, target, generator, say)
+    mean = MeanLogPartition(density, share, chains, levels, target, generator, say, progress)
     return Likelihood(
         per_frame - mean.per_frame,
         per_sequence - mean.per_sequence,
@@ -116,7 +118,7 @@ class MeanLogPartition:
     Args:
         density: batch shape `(M,)`.
         share: weight of each density in the mean per sequence, sums to 1, `(M,)`.
-        chains, levels, target, generator, say: as in `evaluate`.
+        chains, levels, target, generator, say, progress: as in `evaluate`.
     """
 
     def __init__(
@@ -128,18 +130,20 @@ class MeanLogPartition:
         target: float,
         generator: torch.Generator | None,
         say: Callable[[str], None],
+        progress: Callable[[int, int], None],
     ) -> None:
         total = density.batch_shape[0]
-        self.density, self.share, self.chains, self.generator = density, share, chains, generator
+        self.density, self.share, self.chains = density, share, chains
+        self.generator, self.progress = generator, progress
         short = min(_SHORT_LEVELS, max(20, _SHORT_WORK // (_SHORT_CHAINS * total)))
         say(f"{_SHORT_CHAINS} chains × {short} levels on all {total} frames")
-        self.short = ais.log_partition(density, _SHORT_CHAINS, short, generator).log_z
+        self.short = self._anneal(slice(None), short, _SHORT_CHAINS).log_z
         self.order = torch.randperm(total, generator=generator)
         pilot = min(total, PILOT_FRAMES)
         self.levels, self.drift = levels or _FIRST_LEVELS, 0.0
-        before = self._anneal(0, pilot, max(1, self.levels // 2))
+        before = self._anneal(self.order[:pilot], max(1, self.levels // 2), chains)
         while True:
-            self.long = self._anneal(0, pilot, self.levels)
+            self.long = self._anneal(self.order[:pilot], self.levels, chains)
             rise = self.long.log_z - before.log_z
             self.drift, noise = float(rise.mean()), float(rise.std() / len(rise) ** 0.5)
             say(
@@ -152,15 +156,23 @@ class MeanLogPartition:
         while self.stderr > target and len(self.long.log_z) < total:
             done = len(self.long.log_z)
             needed = int(done * (self.stderr / target) ** 2 * 1.1) + 1
-            more = self._anneal(done, min(total, max(needed, done + 10)), self.levels)
+            end = min(total, max(needed, done + 10))
+            more = self._anneal(self.order[done:end], self.levels, chains)
             self.long = LogPartition.from_log_weights(
                 torch.cat([self.long.log_weights, more.log_weights], dim=1)
             )
             say(f"{len(self.long.log_z)} of {total} frames: ± {self.stderr:.3f}")
 
-    def _anneal(self, start: int, end: int, levels: int) -> LogPartition:
-        chosen = self.density[self.order[start:end]]
-        return ais.log_partition(chosen, self.chains, levels, self.generator)
+    def _anneal(self, chosen: Any, levels: int, chains: int) -> LogPartition:
+        density = self.density[chosen]
+        done, total = 0, density.batch_shape[0] * chains * levels
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self.progress(done, total)
+
+        return ais.log_partition(density, chains, levels, self.generator, advance)
 
     @property
     def _chosen(self) -> Tensor:

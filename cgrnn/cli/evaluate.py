@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, make
+from cgrnn.cli.progress import bar
 from cgrnn.cli.runs import folder_of, make_folder, read_data
 from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE
 
@@ -64,6 +64,7 @@ def run(options: Any) -> dict[str, Any]:
     from cgrnn.arithmetic import use_fast_products
     from cgrnn.batches import Batches
     from cgrnn.checkpoint import open_run
+    from data_prep import store
     from evaluation import floors, likelihood
     from evaluation.accuracy import accuracies
 
@@ -74,18 +75,16 @@ def run(options: Any) -> dict[str, Any]:
     train, split = data.splits["train"], data.splits[options.split]
     batches = Batches(split.frames, split.lengths, batch_size=16)
     generator = torch.Generator().manual_seed(options.seed)
-    found = asdict(
-        likelihood.evaluate(
-            trained.model, batches, options.chains, options.levels, options.stderr, generator, say
-        )
-    )
+    how = (options.chains, options.levels, options.stderr, generator, say)
+    with bar(" chain-levels") as progress:
+        found = likelihood.evaluate(trained.model, batches, *how, progress)
     arrays = (train.frames, train.lengths, split.frames, split.lengths)
     result = {
         "model": trained.model.name,
         "split": options.split,
         "sequences": len(split.lengths),
         "frames": len(split.frames),
-        "log_likelihood": found,
+        "log_likelihood": asdict(found),
         "accuracy": accuracies(trained.model, batches, options.samples, generator),
         "floors": [asdict(floor(*arrays)) for floor in (floors.independent, floors.markov)],
         "data": {
@@ -95,10 +94,8 @@ def run(options: Any) -> dict[str, Any]:
         "epoch": trained.epoch,
         "seed": options.seed,
     }
-    file = folder / "evaluation.json"
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(partial, file)
+    with store.replacing(folder / "evaluation.json") as file:
+        file.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 

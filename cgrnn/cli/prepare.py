@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from cgrnn.cli.parsing import Parser, make
+from cgrnn.cli.progress import bar
 from cgrnn.settings import NOT_NEGATIVE, POSITIVE, Limit
 
 KINDS = {
@@ -56,20 +55,6 @@ def _add_midi(result: Parser) -> None:
     )
 
 
-@contextmanager
-def _bar(unit: str) -> Iterator[Callable[[int, int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int, skipped: int) -> None:
-            bar.total = total
-            bar.set_postfix(skipped=skipped, refresh=False)
-            bar.update(done - bar.n)
-
-        yield progress
-
-
 def run(options: Any) -> dict[str, Any]:
     """Prepare the data set; return what `prepare --json` prints."""
     result: dict[str, Any]
@@ -80,12 +65,12 @@ def run(options: Any) -> dict[str, Any]:
     elif options.kind == "chorales":
         from data_prep.chorales import prepare_chorales
 
-        with _bar("score") as progress:
+        with bar("score") as progress:
             result = prepare_chorales(options.output, options.grid, options.seed, progress)
     else:
         from data_prep.midi import prepare_midi
 
-        with _bar("file") as progress:
+        with bar("file") as progress:
             result = prepare_midi(
                 options.paths,
                 options.output,

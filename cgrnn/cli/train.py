@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -191,9 +190,10 @@ def _write_config(options: Any, file: Path) -> None:
     for kind in (MODEL_OPTIONS[options.model], TrainingOptions):
         kept |= pick(options, kind)
     kept = {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
-    partial_file = file.with_suffix(".partial")
-    partial_file.write_text(yaml.safe_dump(kept, sort_keys=False))
-    os.replace(partial_file, file)
+    from data_prep import store
+
+    with store.replacing(file) as partial_file:
+        partial_file.write_text(yaml.safe_dump(kept, sort_keys=False))
 
 
 def _quiet() -> None:
