@@ -35,7 +35,8 @@ def gru_step() -> Callable[[], object]:
 
 
 def cgrnn_step(latents: str) -> Callable[[], object]:
-    model = CGRNN(KEYS, 250, 500, (400, 400), latents=latents, dropout=0.0, cd_steps=1)
+    options = {"dropout": 0.0, "cd_steps": 1, "restarts": 0.0}
+    model = CGRNN(KEYS, 250, 500, (400, 400), latents=latents, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     frames = (torch.rand(BATCH, FRAMES, KEYS) < 0.04).float()
     lengths = torch.full((BATCH,), FRAMES)

@@ -56,6 +56,9 @@ class CGRNNOptions(RNNOptions):
     feedback: Feedback = option("full", "what drives the transition")
     latents: Latents = option("mean", "latents fed back: expected, or drawn as in the paper")
     cd_steps: int = option(5, "Gibbs sweeps of contrastive divergence", AT_LEAST_ONE)
+    restarts: float = option(
+        0.1, "share of its chains that begin at noise; none lets spurious modes grow", SHARE
+    )
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class TrainingOptions:
     """How a model is trained and watched."""
 
     max_epochs: int = option(
-        600, "epochs at the most; the learning rate's schedule spans them", AT_LEAST_ONE
+        400, "epochs at the most; the learning rate's schedule spans them", AT_LEAST_ONE
     )
     max_minutes: float | None = option(
         None, "minutes at the most, validation included; the schedule then spans them", POSITIVE

@@ -12,7 +12,7 @@ from torch import Tensor
 from evaluation.result import LogPartition
 
 # Chains that run together: enough to fill the processor's vector units, few enough for its cache.
-_ROWS = {"cpu": 256, "cuda": 1 << 17}
+_ROWS = {"cpu": 512, "cuda": 1 << 17}
 
 
 def log_partition(
@@ -24,7 +24,7 @@ def log_partition(
 ) -> LogPartition:
     """Estimate `log Z` of every density of a batch by annealed importance sampling.
 
-    Formula: with `F_k` the free energy at `beta_k = k / levels`,
+    Formula: with `F_k` the free energy at `beta_k = k / levels` of a path of densities,
         `v_0 ~ p_0`,  `log w = log Z_0 + Σ_{k=1..levels} F_{k-1}(v_{k-1}) - F_k(v_{k-1})`,
         `v_k` one Gibbs sweep under `beta_k` from `v_{k-1}`,  `log Ẑ = log mean exp(log w)`.
     The weight is taken at the state drawn under `beta_{k-1}`, and only then is the state moved
@@ -32,6 +32,13 @@ def log_partition(
 
     Source: Neal 2001; Salakhutdinov & Murray 2008. Departure from the CGRNN paper's code, which
     moves before it weights and averages `log w` in place of `w`.
+
+    Half of the chains follow `density.annealed`, the other half `density.tempered`. Each weight is
+    unbiased for `Z` whatever the path, so all are averaged together. One path is not enough: in a
+    spike-and-slab RBM trained by plain CD, a mode of nearly full frames grows that the data never
+    visit. It holds all of `Z`, every chain of the first path misses it, and they agree with each
+    other on a figure that is wrong by 2,000 nats. (Where only one path finds the mass, the estimate
+    is low by log 2.)
 
     The batch is worked through in blocks that fit the processor's cache, each with a generator of
     its own, one block a thread: memory does not grow with the batch and the numbers do not depend
@@ -69,7 +76,12 @@ def log_partition(
 
     def run(block: Any, seed: int) -> Tensor:
         own = torch.Generator(device).manual_seed(seed)
-        log_weights = _anneal(block, chains, levels, own)
+        log_weights = torch.cat(
+            [
+                _anneal(block.annealed, chains - chains // 2, levels, own),
+                *([_anneal(block.tempered, chains // 2, levels, own)] if chains > 1 else []),
+            ]
+        )
         if progress is not None:
             progress(log_weights.numel() * levels)
         return log_weights
@@ -79,14 +91,16 @@ def log_partition(
 
 
 @torch.no_grad()  # a thread has a gradient mode of its own
-def _anneal(density: Any, chains: int, levels: int, generator: torch.Generator) -> Tensor:
-    """Log-weights `(chains, B)` float64 of chains annealed from the base to `density`."""
-    v = density.sample_base((chains,), generator)
-    log_weights = density.base_log_partition().double().expand(chains, -1).clone()
-    before = density.annealed(0.0)
+def _anneal(
+    path: Callable[[float], Any], chains: int, levels: int, generator: torch.Generator
+) -> Tensor:
+    """Log-weights `(chains, B)` float64 of chains that follow a path of densities from 0 to 1."""
+    before = path(0.0)
+    v = before.sample_base((chains,), generator)
+    log_weights = before.base_log_partition().double().expand(chains, -1).clone()
     for level in range(1, levels + 1):
-        after = density.annealed(level / levels)
-        projected = density.project(v)
+        after = path(level / levels)
+        projected = after.project(v)
         log_weights += before.free_energy(v, projected) - after.free_energy(v, projected)
         if level < levels:
             v = after.gibbs_step(v, generator, projected)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from densities import LAYERS, generator, random_density, without_gradient
 
-from cgrnn.layers import BinarySpikeSlabRBM
+from cgrnn.layers import BinarySpikeSlabRBM, BinarySpikeSlabRBMDensity
 from evaluation import ais, exact
 
 
@@ -66,9 +66,35 @@ def test_moving_before_weighting_is_caught(kind):
 def test_independent_units_are_exact_with_one_level(kind):
     density = random_density(kind, 8, 5, 0).annealed(0.0)
     estimate = ais.log_partition(density, chains=7, levels=1, generator=generator(0))
-    assert torch.allclose(estimate.log_z, exact.log_partition(density))
-    assert float(estimate.stderr) == pytest.approx(0.0, abs=1e-7)
-    assert float(estimate.ess) == pytest.approx(7.0)
+    truth = exact.log_partition(density)
+    assert torch.allclose(estimate.log_weights[:4], truth)  # the path that keeps the biases
+    coins = ais.log_partition(density.tempered(0.0), chains=7, levels=1, generator=generator(0))
+    assert float(coins.stderr) == pytest.approx(0.0, abs=1e-7)
+    assert float(coins.ess) == pytest.approx(7.0)
+
+
+def hidden_mode():
+    """Like what plain CD ends at: sparse frames, and one full mode that holds all the mass."""
+    one = torch.ones(1, dtype=torch.float64)
+    return BinarySpikeSlabRBMDensity(
+        torch.ones(16, 1, dtype=torch.float64),
+        torch.full((16,), -12.0).double(),
+        0 * one,
+        1.0,
+        0.5 * one,
+        one,
+    )
+
+
+def test_a_mode_that_the_biases_hide_is_found():
+    density = hidden_mode()
+    truth = exact.log_partition(density)
+    estimate = ais.log_partition(density, chains=100, levels=500, generator=generator(0))
+    # Half of the chains miss it, so that the mean of the weights is half of Z.
+    assert abs(estimate.log_z + math.log(2) - truth) < 6 * estimate.stderr
+    one_path = ais.LogPartition.from_log_weights(estimate.log_weights[:50])
+    assert one_path.log_z < truth - 20  # the chains agree with each other, and are wrong
+    assert one_path.ess > 40
 
 
 def test_the_estimate_is_low_on_average_and_says_so_with_few_chains():

@@ -124,6 +124,18 @@ def test_annealed_density_is_the_density_of_scaled_couplings(kind):
     assert torch.allclose(annealed.W, scaled.W)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_tempered_density_goes_from_fair_coins_to_the_density_in_proportion(kind):
+    density, v = random_density(kind, 5, 4, 8), exact.all_frames(5)
+    assert torch.allclose(density.tempered(1.0).free_energy(v), density.free_energy(v))
+    coins = density.tempered(0.0)
+    assert torch.allclose(coins.free_energy(v), coins.free_energy(v)[0])
+    assert torch.allclose(coins.base_log_partition(), exact.log_partition(coins))
+    part = density.hidden_logits(v) - density.hidden_bias
+    assert torch.allclose(density.tempered(0.3).hidden_logits(v) - density.hidden_bias, 0.3 * part)
+    assert torch.allclose(density.tempered(0.3).visible_bias, 0.3 * density.visible_bias)
+
+
 def chi_square(density, frames, classes):
     """Pearson's statistic of frames against the enumerated density, and its mean and deviation."""
     states = exact.all_frames(density.visible_dim)

@@ -57,7 +57,7 @@ def test_training_learns_what_the_past_tells(tmp_path, kind):
 
 def test_persistent_chains_keep_to_their_own_frames_in_every_key():
     """With no sweeps the chains must stay as they were, however the sequences are moved."""
-    model = CGRNN(visible_dim=8, recurrent_dim=4, hidden_dim=3, cd_steps=0)
+    model = CGRNN(visible_dim=8, recurrent_dim=4, hidden_dim=3, cd_steps=0, restarts=0.0)
     task = training(model, persistent=True, transpose=2)
     task.log = lambda *args, **kwargs: None
     before = task.chains.clone()

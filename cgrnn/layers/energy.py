@@ -70,8 +70,16 @@ class EnergyDensity(ABC):
         return v @ self.weight
 
     def annealed(self, beta: float) -> Any:
-        """The density of the annealing path at `beta` in [0, 1], of the same class."""
+        """The density with `W` times `beta`, of the same class; the biases stay as they are."""
         return replace(self, beta=self.beta * beta)
+
+    def tempered(self, beta: float) -> Any:
+        """The density whose part of the energy that depends on the frame is `beta` times as large.
+
+        At `beta = 0` the frame's units are fair coins. A path along it meets every mode in the
+        order of its mass, where one along `annealed` follows the biases.
+        """
+        return replace(self, beta=self.beta * beta, visible_bias=self.visible_bias * beta)
 
     def flatten(self) -> Any:
         """The same densities with one batch dimension, `B = (batch_shape.numel(),)`."""

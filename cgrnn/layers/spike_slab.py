@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,16 @@ class BinarySpikeSlabRBMDensity(BinaryEnergyDensity):
 
     alpha: Tensor
     mu: Tensor
+
+    def tempered(self, beta: float) -> BinarySpikeSlabRBMDensity:
+        # The energy holds W twice once the slabs are summed out, so that its root is what scales.
+        root = math.sqrt(beta)
+        return replace(
+            self,
+            beta=self.beta * root,
+            mu=self.mu * root,
+            visible_bias=self.visible_bias * beta,
+        )
 
     def hidden_logits(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
         projected = self.project(v) if projected is None else projected

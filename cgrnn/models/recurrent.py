@@ -52,6 +52,7 @@ class RecurrentModel(nn.Module):
             "sample" as a draw.
         dropout: probability with which the density's context is dropped in training.
         cd_steps: k of contrastive divergence, for an energy density.
+        restarts: share of its chains that begin at noise (`samplers.contrastive_loss`).
 
     Shapes:
         Frames are `(batch, frames, V)`, padded at the end; `lengths` `(batch,)` says where.
@@ -67,6 +68,7 @@ class RecurrentModel(nn.Module):
         latents: str = "mean",
         dropout: float = 0.0,
         cd_steps: int = 1,
+        restarts: float = 0.0,
     ) -> None:
         super().__init__()
         for parameter, value, known in (
@@ -77,7 +79,8 @@ class RecurrentModel(nn.Module):
                 raise ValueError(f"{parameter}: expected one of {', '.join(known)}, got {value!r}")
         self.layer: Any = layer
         self.transition = transition
-        self.feedback, self.latents, self.cd_steps = feedback, latents, cd_steps
+        self.feedback, self.latents = feedback, latents
+        self.cd_steps, self.restarts = cd_steps, restarts
         self.dropout = nn.Dropout(dropout)
 
     @property
@@ -136,7 +139,9 @@ class RecurrentModel(nn.Module):
         if not isinstance(density, EnergyDensity):
             return -density.log_prob(v).mean()
         standing = None if chains is None else chains[mask]
-        loss = contrastive_loss(density, v, self.cd_steps, generator, standing).mean()
+        loss = contrastive_loss(
+            density, v, self.cd_steps, generator, standing, self.restarts
+        ).mean()
         if chains is not None and standing is not None:
             chains[mask] = standing
         return loss
@@ -280,6 +285,8 @@ class CGRNN(RecurrentModel):
         cell: "gru", "lstm" or "tanh".
         dropout: probability of dropping features of `v` and of the context, in training.
         cd_steps: Gibbs sweeps of contrastive divergence.
+        restarts: share of the chains that begin at noise; without them the model grows a mode that
+            the data never visit (`samplers.contrastive_loss`). The paper has none.
 
     Example:
         >>> model = CGRNN(visible_dim=6, hidden_dim=4, recurrent_dim=5)
@@ -302,6 +309,7 @@ class CGRNN(RecurrentModel):
         cell: str = "gru",
         dropout: float = 0.2,
         cd_steps: int = 5,
+        restarts: float = 0.1,
     ) -> None:
         if visible != "binary":
             raise ValueError(f"visible: expected 'binary', got {visible!r}")
@@ -320,6 +328,7 @@ class CGRNN(RecurrentModel):
             latents,
             dropout,
             cd_steps,
+            restarts,
         )
 
 
