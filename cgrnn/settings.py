@@ -57,7 +57,7 @@ class CGRNNOptions(RNNOptions):
     latents: Latents = option("mean", "latents fed back: expected, or drawn as in the paper")
     cd_steps: int = option(5, "Gibbs sweeps of contrastive divergence", AT_LEAST_ONE)
     restarts: float = option(
-        0.1, "share of its chains that begin at noise; none lets spurious modes grow", SHARE
+        0.1, "share of frames with a second chain, from noise; 0 lets spurious modes grow", SHARE
     )
 
 
@@ -80,7 +80,7 @@ class TrainingOptions:
     """How a model is trained and watched."""
 
     max_epochs: int = option(
-        400, "epochs at the most; the learning rate's schedule spans them", AT_LEAST_ONE
+        300, "epochs at the most; the learning rate's schedule spans them", AT_LEAST_ONE
     )
     max_minutes: float | None = option(
         None, "minutes at the most, validation included; the schedule then spans them", POSITIVE

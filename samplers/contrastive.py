@@ -34,32 +34,41 @@ def contrastive_loss(
         generator: source of the draws.
         chains: for persistent CD the frames where the chains stand, `(*B, V)`; overwritten with
             where they end.
-        restarts: share of the frames whose chain begins anew at noise, of a density drawn uniformly
-            for each, and makes five times as many sweeps. Chains that begin at data never leave
-            their surroundings. With none from elsewhere, a spike-and-slab RBM, whose energy is
-            quadratic in the frame, grows a mode of nearly full frames that nothing pushes up and
-            that in the end holds all of `Z`.
+        restarts: share of the frames that get a second chain, which begins at noise as dense as a
+            uniform draw says and makes five times as many sweeps. The ends of both count with their
+            Boltzmann weights. Chains that begin at data never leave their surroundings. With none
+            from elsewhere, a spike-and-slab RBM, whose energy is quadratic in the frame, grows a
+            mode of nearly full frames that nothing pushes up and that in the end holds all of `Z`.
 
     Returns:
         Per-frame loss, `(*B,)`.
     """
     start = (v if chains is None else chains).detach()
     negative = chain(density, start, steps, generator)
-    if restarts > 0:
-        _restart(density.flatten(), negative.view(-1, v.shape[-1]), restarts, steps, generator)
     if chains is not None:
         chains.copy_(negative)
-    return density.free_energy(v) - density.free_energy(negative)
+    phase = density.free_energy(negative)
+    if restarts > 0:
+        near = phase.flatten()
+        phase = _with_restarts(density.flatten(), near, restarts, steps, generator).view_as(phase)
+    return density.free_energy(v) - phase
 
 
-@torch.no_grad()
-def _restart(
-    density: Any, frames: Tensor, share: float, steps: int, generator: torch.Generator | None
-) -> None:
-    """Put the ends of chains that begin at noise of every density in the place of some frames."""
-    count = max(1, round(share * len(frames)))
-    chosen = torch.randint(len(frames), (count,), generator=generator, device=frames.device)
-    draws = torch.empty(count, 1 + frames.shape[1], device=frames.device, dtype=frames.dtype)
-    draws.uniform_(generator=generator)
-    noise = (draws[:, 1:] < draws[:, :1]).to(frames.dtype)
-    frames[chosen] = chain(density[chosen], noise, RESTART_STEPS * steps, generator)
+def _with_restarts(
+    density: Any, phase: Tensor, share: float, steps: int, generator: torch.Generator | None
+) -> Tensor:
+    """Weigh the negative phase of some frames against the ends of chains that begin at noise.
+
+    Two ends `ṽ`, `r` stand for the model with their Boltzmann weights, `r` with
+    `σ(F(ṽ) - F(r))`: a chain that has not come down from the noise counts nothing, and one that has
+    found a mode deeper than the data's counts alone.
+    """
+    count, device = max(1, round(share * len(phase))), phase.device
+    chosen = torch.randperm(len(phase), generator=generator, device=device)[:count]
+    draws = phase.new_empty(count, 1 + density.visible_dim).uniform_(generator=generator)
+    noise = (draws[:, 1:] < draws[:, :1]).to(phase.dtype)
+    few = density[chosen]
+    found = few.free_energy(chain(few, noise, RESTART_STEPS * steps, generator))
+    near = phase[chosen]
+    weight = torch.sigmoid(near - found).detach()
+    return phase.index_copy(0, chosen, torch.lerp(near, found, weight))
