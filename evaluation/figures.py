@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, ACCENT = "#1b3a5c", "#d1603d"
+ACCENT = "#d1603d"
 _NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 
 
@@ -31,11 +31,11 @@ def pianoroll(
         rolls: title and `(frames, keys)`, zeros and ones or probabilities.
         lowest_pitch: MIDI note of key 0.
         frame_rate: frames a second.
-        prime_frames: frames given to the model; a line marks where they end.
+        prime_frames: frames of the last roll that were given to the model; a line marks their end.
     """
     figure = Figure(figsize=(9, 0.6 + 2.1 * len(rolls)), layout="constrained")
     axes = figure.subplots(len(rolls), 1, squeeze=False, sharex=True)[:, 0]
-    sounding = np.flatnonzero(sum(roll.any(axis=0).astype(int) for roll in rolls.values()))
+    sounding = np.flatnonzero(sum((roll > 0.1).any(axis=0).astype(int) for roll in rolls.values()))
     low, high = (sounding[0], sounding[-1]) if len(sounding) else (0, 11)
     for axis, (title, roll) in zip(axes, rolls.items(), strict=True):
         extent = (0, len(roll) / frame_rate, lowest_pitch - 0.5, lowest_pitch + roll.shape[1] - 0.5)
@@ -51,9 +51,9 @@ def pianoroll(
         )
         _pitch_axis(axis, lowest_pitch + int(low) - 2, lowest_pitch + int(high) + 2)
         axis.set_title(title, loc="left")
-        if prime_frames:
-            axis.axvline(prime_frames / frame_rate, color=ACCENT, label="end of the prime")
-            axis.legend(loc="upper right", fontsize="small")
+    if prime_frames:
+        axes[-1].axvline(prime_frames / frame_rate, color=ACCENT, label="end of the prime")
+        axes[-1].legend(loc="upper right", fontsize="small")
     axes[-1].set_xlabel("time (s)")
     return figure
 
@@ -62,7 +62,8 @@ def _pitch_axis(axis: Axes, low: int, high: int) -> None:
     axis.set_ylim(low, high)
     ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
     axis.set_yticks(ticks, [note_name(pitch) for pitch in ticks])
-    axis.grid(axis="y", color="0.85", linewidth=0.6)
+    for pitch in ticks:  # between B and C, where it crosses no note
+        axis.axhline(pitch - 0.5, color="0.8", linewidth=0.6)
     axis.set_ylabel("pitch")
 
 

@@ -93,7 +93,7 @@ def _of_model(options: Any) -> Any:
         f"Predicted one frame ahead by {model.name}, mean of 50 draws": predicted,
         f"Continued by {model.name} from the first half": continued,
     }
-    return figures.pianoroll(rolls, sound["lowest_pitch"], sound["frame_rate"])
+    return figures.pianoroll(rolls, sound["lowest_pitch"], sound["frame_rate"], prime)
 
 
 def render(result: dict[str, Any]) -> str:
