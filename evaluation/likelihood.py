@@ -150,7 +150,8 @@ class MeanLogPartition:
                 f"{self.levels} levels on {pilot} frames: mean log Z rises by {self.drift:.3f} "
                 f"± {noise:.3f} over half of them"
             )
-            if levels or self.drift + noise < DRIFT_ALLOWED or self.levels >= _LAST_LEVELS:
+            settled = max(self.drift, 0.0) + noise < DRIFT_ALLOWED
+            if levels or settled or self.levels >= _LAST_LEVELS:
                 break
             before, self.levels = self.long, 2 * self.levels
         while self.stderr > target and len(self.long.log_z) < total:
