@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
+
+Kind = Literal["exact", "estimate", "lower bound", "upper bound"]
 
 
 @dataclass(frozen=True, eq=False)
 class LogPartition:
-    """An importance-sampling estimate of `log Z` with its error.
+    """`log Z` of a batch of densities, with its error and its side.
 
     Attributes:
-        log_z: estimate, `(*B,)` float64, in nats. `exp(log_z)` is unbiased for `Z`, so that `log_z`
-            is low on average, and a likelihood made with it flatters.
+        log_z: in nats, `(*B,)` float64.
         stderr: standard error of `log_z` by the delta method, `(*B,)`. It is itself too small when
-            `ess` is a handful of chains.
-        ess: effective number of chains, `(Σw)²/Σw²`, between 1 and `chains`, `(*B,)`.
-        log_weights: `log w` of every chain, the base's `log Z` included, `(chains, *B)`.
+            `ess` is a handful.
+        ess: effective number of weights, `(Σw)²/Σw²`, between 1 and their number, `(*B,)`.
+        kind: "exact"; "estimate"; or "lower bound" and "upper bound", which hold on average over
+            the draws. The exponential of an AIS estimate is unbiased for `Z`, so that `log_z` is
+            low on average, and a likelihood made with it flatters.
+        log_weights: what was averaged, one row a chain or a sample, `(n, *B)`.
     """
 
     log_z: Tensor
     stderr: Tensor
     ess: Tensor
+    kind: Kind
     log_weights: Tensor
 
     @classmethod
-    def from_log_weights(cls, log_weights: Tensor) -> LogPartition:
-        """Combine chains: `log Ẑ = log mean exp(log w)`.
+    def from_log_weights(cls, log_weights: Tensor, kind: Kind = "estimate") -> LogPartition:
+        """Combine unbiased weights: `log Ẑ = log mean exp(log w)`.
 
         Example:
             >>> import torch
@@ -45,5 +51,6 @@ class LogPartition:
             log_z=total - math.log(chains),
             stderr=(relative_variance / max(chains - 1, 1)).sqrt(),
             ess=ess,
+            kind=kind,
             log_weights=log_weights,
         )

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
-from cgrnn.layers.energy import BinaryEnergyDensity, Latents, bernoulli
+from cgrnn.layers.conditional import ConditionalRBM
+from cgrnn.layers.energy import BinaryEnergyDensity, EnergyDensity, Latents, bernoulli
+
+
+class HiddenBernoulli(EnergyDensity):
+    """What the RBMs without slabs share: binary hidden units, latents `(h,)`."""
+
+    def hidden_logits(self, v: Tensor, projected: Any = None) -> Tensor:
+        projected = self.project(v) if projected is None else projected
+        return torch.add(self.hidden_bias, projected, alpha=self.beta)
+
+    def energy(self, v: Tensor, *latents: Tensor) -> Tensor:
+        (h,) = latents
+        coupling = ((v @ self.W) * h).sum(-1)
+        return self._visible_energy(v) - coupling - (h * self.hidden_bias).sum(-1)
+
+    def sample_latents(
+        self, v: Tensor, generator: torch.Generator | None = None, projected: Any = None
+    ) -> Latents:
+        return (bernoulli(torch.sigmoid(self.hidden_logits(v, projected)), generator),)
+
+    def activation(self, v: Tensor, projected: Any = None) -> Tensor:
+        return torch.sigmoid(self.hidden_logits(v, projected))
+
+    def _latent_input(self, latents: Latents) -> Tensor:
+        return latents[0]
 
 
 @dataclass(frozen=True, eq=False)
-class BernoulliRBMDensity(BinaryEnergyDensity):
+class BernoulliRBMDensity(HiddenBernoulli, BinaryEnergyDensity):
     """RBM with binary visible and hidden units; latents are `(h,)`.
 
     Formula:
@@ -28,25 +54,9 @@ class BernoulliRBMDensity(BinaryEnergyDensity):
         tensor(-2.1269)
     """
 
-    def hidden_logits(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        projected = self.project(v) if projected is None else projected
-        return torch.add(self.hidden_bias, projected, alpha=self.beta)
-
-    def energy(self, v: Tensor, *latents: Tensor) -> Tensor:
-        (h,) = latents
-        coupling = ((v @ self.W) * h).sum(-1)
-        return -coupling - (v * self.visible_bias).sum(-1) - (h * self.hidden_bias).sum(-1)
-
-    def sample_latents(
-        self, v: Tensor, generator: torch.Generator | None = None, projected: Tensor | None = None
-    ) -> Latents:
-        return (bernoulli(torch.sigmoid(self.hidden_logits(v, projected)), generator),)
-
-    def activation(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        return torch.sigmoid(self.hidden_logits(v, projected))
-
-    def _drive(self, latents: Latents) -> Tensor:
-        return latents[0]
+    def hidden_log_mass(self, h: Tensor) -> Tensor:
+        """`log Σ_v exp(-E(v, h)) = b̃_hᵀh + Σ_j softplus((W h)_j + b̃_vj)`, `(*S, *B)`."""
+        return (h * self.hidden_bias).sum(-1) + softplus(self._from_latents((h,))).sum(-1)
 
 
 class BernoulliRBM(ConditionalRBM):
@@ -61,13 +71,5 @@ class BernoulliRBM(ConditionalRBM):
         (torch.Size([5, 7]), torch.Size([5, 7]))
     """
 
-    def forward(self, context: Tensor | None = None) -> BernoulliRBMDensity:
-        return BernoulliRBMDensity(self.W, *self.biases(context), 1.0)
-
-    def drive(
-        self, v: Tensor, sample: bool, generator: torch.Generator | None = None
-    ) -> LatentDrive:
-        logits = v @ self.W + self.hidden_bias
-        uniforms = torch.empty_like(logits).uniform_(generator=generator) if sample else None
-        ones = logits.new_ones(()).expand_as(logits)
-        return LatentDrive(logits, ones, self.context_to_hidden.weight, uniforms)
+    def _density(self, **contextual: Tensor) -> BernoulliRBMDensity:
+        return BernoulliRBMDensity(self.W, beta=1.0, **contextual)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,25 +58,15 @@ class ConditionalRBM(nn.Module, ABC):
             for linear in (self.context_to_visible, self.context_to_hidden):
                 nn.init.uniform_(linear.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
 
-    def biases(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`(b̃_v, b̃_h)` under the context."""
+    def forward(self, context: Tensor | None = None) -> EnergyDensity:
+        """The density under a context `(*B, context_dim)`, None when `context_dim` is 0."""
         if (context is None) != (self.context_dim == 0):
             raise ValueError(
                 f"context: this layer has context_dim {self.context_dim}; "
                 + ("call it with None" if context is not None else "give a context")
             )
-        if context is None:
-            return self.visible_bias, self.hidden_bias
-        return (
-            self.visible_bias + self.context_to_visible(context),
-            self.hidden_bias + self.context_to_hidden(context),
-        )
+        return self._density(**self._contextual(context))
 
-    @abstractmethod
-    def forward(self, context: Tensor | None = None) -> EnergyDensity:
-        """The density under a context."""
-
-    @abstractmethod
     def drive(
         self, v: Tensor, sample: bool, generator: torch.Generator | None = None
     ) -> LatentDrive:
@@ -87,3 +77,33 @@ class ConditionalRBM(nn.Module, ABC):
             sample: feed back draws of the latents instead of their expectation.
             generator: source of the draws.
         """
+        density = self._density(**self._contextual(None))
+        projected = density.project(v)
+        logits = density.hidden_logits(v, projected)
+        uniforms = torch.empty_like(logits).uniform_(generator=generator) if sample else None
+        slabs = self._slabs(density, v, projected, sample, generator)
+        return LatentDrive(logits, slabs, self.context_to_hidden.weight, uniforms)
+
+    def _contextual(self, context: Tensor | None) -> dict[str, Tensor]:
+        """The fields of the density that the context moves; None leaves its share out."""
+        if context is None:
+            return {"visible_bias": self.visible_bias, "hidden_bias": self.hidden_bias}
+        return {
+            "visible_bias": self.visible_bias + self.context_to_visible(context),
+            "hidden_bias": self.hidden_bias + self.context_to_hidden(context),
+        }
+
+    @abstractmethod
+    def _density(self, **contextual: Tensor) -> Any:
+        """The density with these fields."""
+
+    def _slabs(
+        self,
+        density: Any,
+        v: Tensor,
+        projected: Any,
+        sample: bool,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """What an active spike feeds back, `(*B, H)`: one where there are no slabs."""
+        return v.new_ones(()).expand(*v.shape[:-1], self.hidden_dim)

@@ -9,15 +9,16 @@ Samplers and estimators are written once against this contract and know nothing 
 
 Annealing. `density.annealed(beta)` is the same density with `W` multiplied by `beta`; at
 `beta = 0` the visible units are independent, so that it is sampled and normalised in closed form.
-`project(v)` is the product `v W` with the weights *before* annealing: it is the same at every
-`beta`, so one product serves the weight of annealed importance sampling and the move after it.
+`project(v)` holds the products of the frame with the couplings *before* annealing: they are the
+same at every `beta`, so that one product serves the weight of annealed importance sampling and the
+move after it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +49,9 @@ class EnergyDensity(ABC):
     hidden_bias: Tensor
     beta: float
 
+    # The fields that the context moves, which have the batch shape.
+    contextual: ClassVar[tuple[str, ...]] = ("visible_bias", "hidden_bias")
+
     @property
     def W(self) -> Tensor:
         """Couplings in force, `beta` times the weight, `(V, H)`."""
@@ -65,8 +69,8 @@ class EnergyDensity(ABC):
     def hidden_dim(self) -> int:
         return self.weight.shape[1]
 
-    def project(self, v: Tensor) -> Tensor:
-        """`v W` before annealing, `(*S, *B, H)`: the same at every `beta`."""
+    def project(self, v: Tensor) -> Any:
+        """Products of the frame with the couplings before annealing: `v W`, `(*S, *B, H)`."""
         return v @ self.weight
 
     def annealed(self, beta: float) -> Any:
@@ -74,46 +78,47 @@ class EnergyDensity(ABC):
         return replace(self, beta=self.beta * beta)
 
     def tempered(self, beta: float) -> Any:
-        """The density whose part of the energy that depends on the frame is `beta` times as large.
+        """The density with `W` and b̃_v, all that tells frames apart, `beta` times as large.
 
-        At `beta = 0` the frame's units are fair coins. A path along it meets every mode in the
-        order of its mass, where one along `annealed` follows the biases.
+        At `beta = 0` the frame's units are fair coins, or centred on 0. A path along it meets every
+        mode in the order of its mass, where one along `annealed` follows the biases.
         """
         return replace(self, beta=self.beta * beta, visible_bias=self.visible_bias * beta)
 
     def flatten(self) -> Any:
         """The same densities with one batch dimension, `B = (batch_shape.numel(),)`."""
-        return self._map(lambda bias: bias.reshape(-1, bias.shape[-1]))
+        return self._map(lambda field: field.reshape(-1, field.shape[-1]))
 
     def __getitem__(self, index: Any) -> Any:
         """Select densities of the batch, as a tensor of the batch shape would be indexed."""
-        return self._map(lambda bias: bias[index])
+        return self._map(lambda field: field[index])
 
     def _map(self, function: Any) -> Any:
-        return replace(
-            self,
-            visible_bias=function(self.visible_bias),
-            hidden_bias=function(self.hidden_bias),
-        )
+        return replace(self, **{name: function(getattr(self, name)) for name in self.contextual})
+
+    def free_energy(self, v: Tensor, projected: Any = None) -> Tensor:
+        """`F(v) = -log Σ_latents exp(-E(v, latents))`, `(*S, *B)`."""
+        hidden = softplus(self.hidden_logits(v, projected)).sum(-1)
+        return self._visible_energy(v) - hidden - self._log_slab_volume()
 
     def gibbs_step(
-        self, v: Tensor, generator: torch.Generator | None = None, projected: Tensor | None = None
+        self, v: Tensor, generator: torch.Generator | None = None, projected: Any = None
     ) -> Tensor:
         """One sweep of block Gibbs sampling: latents given `v`, then a frame given the latents."""
         latents = self.sample_latents(v, generator, projected)
         return self.sample_visible(latents, generator)
 
     @abstractmethod
-    def free_energy(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        """`F(v) = -log Σ_latents exp(-E(v, latents))`, `(*S, *B)`."""
-
-    @abstractmethod
     def energy(self, v: Tensor, *latents: Tensor) -> Tensor:
         """`E(v, latents)`, `(*S, *B)`."""
 
     @abstractmethod
+    def hidden_logits(self, v: Tensor, projected: Any = None) -> Tensor:
+        """Logit of `p(h_i = 1 | v)`, `(*S, *B, H)`."""
+
+    @abstractmethod
     def sample_latents(
-        self, v: Tensor, generator: torch.Generator | None = None, projected: Tensor | None = None
+        self, v: Tensor, generator: torch.Generator | None = None, projected: Any = None
     ) -> Latents:
         """Draw the latents from their exact conditional given `v`."""
 
@@ -126,7 +131,7 @@ class EnergyDensity(ABC):
         """Draw a frame from its exact conditional given the latents."""
 
     @abstractmethod
-    def activation(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
+    def activation(self, v: Tensor, projected: Any = None) -> Tensor:
         """Expected feature given the frame, `E[h|v]` or `E[h⊙s|v]`, `(*S, *B, H)`."""
 
     @abstractmethod
@@ -139,34 +144,30 @@ class EnergyDensity(ABC):
     ) -> Tensor:
         """Draw frames at `beta = 0`, `(*shape, *B, V)`."""
 
-
-class BinaryEnergyDensity(EnergyDensity):
-    """What the densities over binary frames share: `v_j` given the latents is Bernoulli.
-
-    A subclass says what an active hidden unit feeds to the frame (`_drive`), the logit of a
-    hidden unit given the frame and what the latents contribute to `log Z` at `beta = 0`.
-    """
+    @abstractmethod
+    def _visible_energy(self, v: Tensor) -> Tensor:
+        """What of `F` does not pass through the hidden units, `(*S, *B)`."""
 
     @abstractmethod
-    def hidden_logits(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        """Logit of `p(h_i = 1 | v)`, `(*S, *B, H)`."""
-
-    @abstractmethod
-    def _drive(self, latents: Latents) -> Tensor:
-        """What the latents send through `W` to the frame, `(*S, *B, H)`."""
+    def _latent_input(self, latents: Latents) -> Tensor:
+        """What the latents send through `W` to the frame, `h` or `h⊙s`, `(*S, *B, H)`."""
 
     def _log_slab_volume(self) -> Tensor | float:
         """`½ Σ log(2π/α)` where there are slabs; none in general."""
         return 0.0
 
-    def free_energy(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        hidden = softplus(self.hidden_logits(v, projected)).sum(-1)
-        return -(v * self.visible_bias).sum(-1) - hidden - self._log_slab_volume()
+    def _from_latents(self, latents: Latents) -> Tensor:
+        """What the frame receives, `W` times the latents' input plus b̃_v, `(*S, *B, V)`."""
+        latent_input = self._latent_input(latents)
+        scaled = latent_input if self.beta == 1.0 else latent_input * self.beta
+        return scaled @ self.weight.T + self.visible_bias
+
+
+class BinaryEnergyDensity(EnergyDensity):
+    """What the densities over binary frames share: `v_j` given the latents is Bernoulli."""
 
     def mean_visible(self, latents: Latents) -> Tensor:
-        drive = self._drive(latents)
-        scaled = drive if self.beta == 1.0 else drive * self.beta
-        return torch.sigmoid(scaled @ self.weight.T + self.visible_bias)
+        return torch.sigmoid(self._from_latents(latents))
 
     def sample_visible(self, latents: Latents, generator: torch.Generator | None = None) -> Tensor:
         return bernoulli(self.mean_visible(latents), generator)
@@ -180,3 +181,6 @@ class BinaryEnergyDensity(EnergyDensity):
     ) -> Tensor:
         probability = torch.sigmoid(self.visible_bias)
         return bernoulli(probability.expand(*shape, *probability.shape), generator)
+
+    def _visible_energy(self, v: Tensor) -> Tensor:
+        return -(v * self.visible_bias).sum(-1)

@@ -1,19 +1,108 @@
-"""The spike-and-slab restricted Boltzmann machine over binary frames."""
+"""Spikes and slabs, and the spike-and-slab restricted Boltzmann machine over binary frames."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
-from cgrnn.layers.energy import BinaryEnergyDensity, Latents, bernoulli
+from cgrnn.layers.conditional import ConditionalRBM
+from cgrnn.layers.energy import BinaryEnergyDensity, EnergyDensity, Latents, bernoulli
 
 
 @dataclass(frozen=True, eq=False)
-class BinarySpikeSlabRBMDensity(BinaryEnergyDensity):
+class SpikeSlabDensity(EnergyDensity):
+    """What the spike-and-slab RBMs share: latents `(h, s)`, spikes and slabs.
+
+    Formula:
+        `h_i | v ~ Bernoulli σ(hidden_logits_i)`
+        `s_i | v, h ~ N(h_i (w_iᵀv/α_i + μ_i), 1/α_i)`
+        `E[h⊙s | v] = σ(hidden_logits) ⊙ (Wᵀv/α + μ)`
+    """
+
+    alpha: Tensor
+    mu: Tensor
+
+    def tempered(self, beta: float) -> Any:
+        # The energy holds W twice once the slabs are summed out, so that its root is what scales.
+        root = math.sqrt(beta)
+        return replace(
+            self,
+            beta=self.beta * root,
+            mu=self.mu * root,
+            visible_bias=self.visible_bias * beta,
+        )
+
+    def hidden_logits(self, v: Tensor, projected: Any = None) -> Tensor:
+        projected = self.project(v) if projected is None else projected
+        quadratic = (0.5 * self.beta**2) / self.alpha
+        slope = torch.addcmul(self.mu * self.beta, projected, quadratic)
+        return torch.addcmul(self.hidden_bias, projected, slope)
+
+    def slab_mean(self, v: Tensor, projected: Any = None) -> Tensor:
+        """`E[s_i | v, h_i = 1] = w_iᵀv/α_i + μ_i`, `(*S, *B, H)`."""
+        projected = self.project(v) if projected is None else projected
+        return torch.addcmul(self.mu, projected, self.beta / self.alpha)
+
+    def energy(self, v: Tensor, *latents: Tensor) -> Tensor:
+        h, s = latents
+        slab = 0.5 * self.alpha * (s**2 + self.mu**2 * h) - self.alpha * self.mu * h * s
+        coupling = (v @ self.W) * s * h
+        hidden = (slab - coupling).sum(-1) - (h * self.hidden_bias).sum(-1)
+        return self._visible_energy(v) + hidden
+
+    def sample_latents(
+        self, v: Tensor, generator: torch.Generator | None = None, projected: Any = None
+    ) -> Latents:
+        projected = self.project(v) if projected is None else projected
+        h = bernoulli(torch.sigmoid(self.hidden_logits(v, projected)), generator)
+        noise = torch.empty_like(h).normal_(generator=generator)
+        return h, torch.addcmul(h * self.slab_mean(v, projected), noise, self.alpha.rsqrt())
+
+    def activation(self, v: Tensor, projected: Any = None) -> Tensor:
+        """`E[h⊙s | v]`, the sparse feature that is fed back and plotted, `(*S, *B, H)`."""
+        projected = self.project(v) if projected is None else projected
+        return torch.sigmoid(self.hidden_logits(v, projected)) * self.slab_mean(v, projected)
+
+    def _latent_input(self, latents: Latents) -> Tensor:
+        h, s = latents
+        return h * s
+
+    def _log_slab_volume(self) -> Tensor:
+        return 0.5 * (math.log(2 * math.pi) - self.alpha.log()).sum(-1)
+
+
+class SpikeSlabLayer(ConditionalRBM):
+    """What the layers of spike-and-slab RBMs share: slab precision and mean.
+
+    `α = exp(log_alpha)` keeps the slab precision positive whatever the parameters.
+    """
+
+    def __init__(self, visible_dim: int, hidden_dim: int, context_dim: int = 0) -> None:
+        super().__init__(visible_dim, hidden_dim, context_dim)
+        self.log_alpha = nn.Parameter(torch.zeros(hidden_dim))
+        self.mu = nn.Parameter(torch.ones(hidden_dim))
+
+    def _slabs(
+        self,
+        density: Any,
+        v: Tensor,
+        projected: Any,
+        sample: bool,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        mean: Tensor = density.slab_mean(v, projected)
+        if not sample:
+            return mean
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        return mean + noise * density.alpha.rsqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class BinarySpikeSlabRBMDensity(SpikeSlabDensity, BinaryEnergyDensity):
     """Spike-and-slab RBM over a binary frame; latents are `(h, s)`, spikes and slabs.
 
     Formula:
@@ -32,63 +121,11 @@ class BinarySpikeSlabRBMDensity(BinaryEnergyDensity):
     variance `α` where the conditional has `1/α`.
     """
 
-    alpha: Tensor
-    mu: Tensor
 
-    def tempered(self, beta: float) -> BinarySpikeSlabRBMDensity:
-        # The energy holds W twice once the slabs are summed out, so that its root is what scales.
-        root = math.sqrt(beta)
-        return replace(
-            self,
-            beta=self.beta * root,
-            mu=self.mu * root,
-            visible_bias=self.visible_bias * beta,
-        )
-
-    def hidden_logits(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        projected = self.project(v) if projected is None else projected
-        quadratic = (0.5 * self.beta**2) / self.alpha
-        slope = torch.addcmul(self.mu * self.beta, projected, quadratic)
-        return torch.addcmul(self.hidden_bias, projected, slope)
-
-    def slab_mean(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        """`E[s_i | v, h_i = 1] = w_iᵀv/α_i + μ_i`, `(*S, *B, H)`."""
-        projected = self.project(v) if projected is None else projected
-        return torch.addcmul(self.mu, projected, self.beta / self.alpha)
-
-    def energy(self, v: Tensor, *latents: Tensor) -> Tensor:
-        h, s = latents
-        slab = 0.5 * self.alpha * (s**2 + self.mu**2 * h) - self.alpha * self.mu * h * s
-        coupling = (v @ self.W) * s * h
-        biases = (v * self.visible_bias).sum(-1) + (h * self.hidden_bias).sum(-1)
-        return (slab - coupling).sum(-1) - biases
-
-    def sample_latents(
-        self, v: Tensor, generator: torch.Generator | None = None, projected: Tensor | None = None
-    ) -> Latents:
-        projected = self.project(v) if projected is None else projected
-        h = bernoulli(torch.sigmoid(self.hidden_logits(v, projected)), generator)
-        noise = torch.empty_like(h).normal_(generator=generator)
-        return h, torch.addcmul(h * self.slab_mean(v, projected), noise, self.alpha.rsqrt())
-
-    def activation(self, v: Tensor, projected: Tensor | None = None) -> Tensor:
-        """`E[h⊙s | v]`, the sparse feature that is fed back and plotted, `(*S, *B, H)`."""
-        projected = self.project(v) if projected is None else projected
-        return torch.sigmoid(self.hidden_logits(v, projected)) * self.slab_mean(v, projected)
-
-    def _drive(self, latents: Latents) -> Tensor:
-        h, s = latents
-        return h * s
-
-    def _log_slab_volume(self) -> Tensor:
-        return 0.5 * (math.log(2 * math.pi) - self.alpha.log()).sum(-1)
-
-
-class BinarySpikeSlabRBM(ConditionalRBM):
+class BinarySpikeSlabRBM(SpikeSlabLayer):
     """Spike-and-slab RBM over a binary frame whose biases follow a context: CGRNN's C-ssRBM.
 
-    `α = exp(log_alpha)` keeps the slab precision positive whatever the parameters. Formula, symbol
-    map and source: `BinarySpikeSlabRBMDensity`, `ConditionalRBM`.
+    Formula, symbol map and source: `BinarySpikeSlabRBMDensity`, `ConditionalRBM`.
 
     Example:
         >>> density = BinarySpikeSlabRBM(visible_dim=4, hidden_dim=3)(None)
@@ -96,27 +133,7 @@ class BinarySpikeSlabRBM(ConditionalRBM):
         (torch.Size([3]), True)
     """
 
-    def __init__(self, visible_dim: int, hidden_dim: int, context_dim: int = 0) -> None:
-        super().__init__(visible_dim, hidden_dim, context_dim)
-        self.log_alpha = nn.Parameter(torch.zeros(hidden_dim))
-        self.mu = nn.Parameter(torch.ones(hidden_dim))
-
-    def forward(self, context: Tensor | None = None) -> BinarySpikeSlabRBMDensity:
+    def _density(self, **contextual: Tensor) -> BinarySpikeSlabRBMDensity:
         return BinarySpikeSlabRBMDensity(
-            self.W, *self.biases(context), 1.0, self.log_alpha.exp(), self.mu
+            self.W, beta=1.0, alpha=self.log_alpha.exp(), mu=self.mu, **contextual
         )
-
-    def drive(
-        self, v: Tensor, sample: bool, generator: torch.Generator | None = None
-    ) -> LatentDrive:
-        free = BinarySpikeSlabRBMDensity(
-            self.W, self.visible_bias, self.hidden_bias, 1.0, self.log_alpha.exp(), self.mu
-        )
-        projected = free.project(v)
-        logits, slabs = free.hidden_logits(v, projected), free.slab_mean(v, projected)
-        uniforms = None
-        if sample:
-            uniforms = torch.empty_like(logits).uniform_(generator=generator)
-            noise = torch.empty_like(slabs).normal_(generator=generator)
-            slabs = slabs + noise * free.alpha.rsqrt()
-        return LatentDrive(logits, slabs, self.context_to_hidden.weight, uniforms)
