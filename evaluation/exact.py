@@ -1,41 +1,39 @@
-"""Exact partition functions, by enumeration: for small models and for the tests of the rest."""
+"""Exact partition functions and draws, by enumeration: for small models and to test the rest."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 MAX_VISIBLE = 20
-_BLOCK = 1 << 14
+MAX_HIDDEN = 15
+_BLOCK = 1 << 20  # numbers in a block of states
 
 
-def all_frames(visible_dim: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Every binary frame of `visible_dim` units, `(2^V, V)`.
+def all_frames(units: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Every state of so many binary units, `(2^units, units)`.
 
     Example:
         >>> all_frames(2).tolist()
         [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
     """
-    if visible_dim > MAX_VISIBLE:
-        raise ValueError(
-            f"visible_dim: enumeration is limited to {MAX_VISIBLE} visible units, got "
-            f"{visible_dim}; estimate with evaluation.ais.log_partition instead"
-        )
-    index = torch.arange(1 << visible_dim)
-    return ((index[:, None] >> torch.arange(visible_dim)) & 1).to(dtype)
+    index = torch.arange(1 << units)
+    return ((index[:, None] >> torch.arange(units)) & 1).to(dtype)
 
 
 @torch.no_grad()
 def log_partition(density: Any) -> Tensor:
-    """`log Z = log Σ_v exp(-F(v))` over all binary frames, `(*B,)` float64.
+    """`log Z` of every density of a batch, `(*B,)` float64.
 
-    Args:
-        density: an energy density over binary frames, at most 20 visible units.
+    Formula: over binary frames `log Σ_v exp(-F(v))`, up to 20 visible units. Over continuous frames
+        the frame and the slabs are integrated in closed form for every state of the spikes,
+        `log Σ_h ∫∫ exp(-E(v, h, s)) ds dv`, up to 15 hidden units and any number of visible ones.
 
     Raises:
-        ValueError: when there are too many frames to enumerate.
+        ValueError: when there are too many states to enumerate.
 
     Example:
         >>> from cgrnn.layers import BernoulliRBM
@@ -44,11 +42,52 @@ def log_partition(density: Any) -> Tensor:
         >>> log_partition(layer(None))  # five free units: 5 log 2
         tensor(3.4657, dtype=torch.float64)
     """
-    frames = all_frames(density.visible_dim, density.visible_bias.dtype)
+    return log_masses(density)[1].logsumexp(0)
+
+
+@torch.no_grad()
+def sample(density: Any, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw frames from every density of a batch exactly, `(count, *B, V)`.
+
+    Args:
+        density: small enough for `log_partition`.
+        count: draws from each density.
+        generator: source of the draws.
+    """
+    states, masses = log_masses(density)
+    share = masses.flatten(1).softmax(0).T
+    index = torch.multinomial(share, count, replacement=True, generator=generator).T
+    chosen = states[index].view(count, *density.batch_shape, -1)
+    if _is_continuous(density):
+        return density.sample_collapsed(chosen, generator)
+    return chosen
+
+
+def log_masses(density: Any) -> tuple[Tensor, Tensor]:
+    """The states enumerated, `(n, units)`, and the log of their unnormalised mass, `(n, *B)`.
+
+    The states are those of the frame, or of the spikes where the frame is continuous.
+    """
+    continuous = _is_continuous(density)
+    units = density.hidden_dim if continuous else density.visible_dim
+    limit, kind = (MAX_HIDDEN, "hidden") if continuous else (MAX_VISIBLE, "visible")
+    if units > limit:
+        raise ValueError(
+            f"{kind}_dim: enumeration is limited to {limit} {kind} units, got {units}; "
+            "estimate with evaluation.ais.log_partition instead"
+        )
+    states = all_frames(units, density.weight.dtype).to(density.weight.device)
+    mass = density.hidden_log_mass if continuous else lambda v: -density.free_energy(v)
+    # A state of the spikes needs the precision matrix of the frame.
+    size = density.visible_dim**2 if continuous else density.hidden_dim
     singles = (1,) * len(density.batch_shape)
-    total = torch.full(density.batch_shape, -torch.inf, dtype=torch.float64)
-    for block in frames.split(_BLOCK):
-        v = block.view(-1, *singles, density.visible_dim)
-        log_weight = -density.free_energy(v.expand(-1, *density.batch_shape, -1))
-        total = torch.logaddexp(total, log_weight.double().logsumexp(0))
-    return total
+    rows = max(1, _BLOCK // (size * max(1, math.prod(density.batch_shape))))
+    blocks = [
+        mass(block.view(-1, *singles, units).expand(-1, *density.batch_shape, -1)).double()
+        for block in states.split(rows)
+    ]
+    return states, torch.cat(blocks)
+
+
+def _is_continuous(density: Any) -> bool:
+    return "precision_diag" in density.contextual

@@ -2,6 +2,8 @@
 
 from cgrnn.layers.bernoulli_rbm import BernoulliRBM, BernoulliRBMDensity
 from cgrnn.layers.energy import EnergyDensity
+from cgrnn.layers.gaussian_rbm import GaussianRBM, GaussianRBMDensity
+from cgrnn.layers.gaussian_spike_slab import GaussianSpikeSlabRBM, GaussianSpikeSlabRBMDensity
 from cgrnn.layers.spike_slab import BinarySpikeSlabRBM, BinarySpikeSlabRBMDensity
 from cgrnn.layers.tractable import IndependentBernoulli, IndependentBernoulliDensity
 
@@ -11,6 +13,10 @@ __all__ = [
     "BinarySpikeSlabRBM",
     "BinarySpikeSlabRBMDensity",
     "EnergyDensity",
+    "GaussianRBM",
+    "GaussianRBMDensity",
+    "GaussianSpikeSlabRBM",
+    "GaussianSpikeSlabRBMDensity",
     "IndependentBernoulli",
     "IndependentBernoulliDensity",
 ]

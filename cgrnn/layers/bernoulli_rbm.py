@@ -30,6 +30,10 @@ class HiddenBernoulli(EnergyDensity):
     ) -> Latents:
         return (bernoulli(torch.sigmoid(self.hidden_logits(v, projected)), generator),)
 
+    def sample_collapsed(self, h: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw a frame given the hidden units: there are no slabs to integrate out."""
+        return self.sample_visible((h,), generator)
+
     def activation(self, v: Tensor, projected: Any = None) -> Tensor:
         return torch.sigmoid(self.hidden_logits(v, projected))
 

@@ -36,16 +36,20 @@ class SpikeSlabDensity(EnergyDensity):
             visible_bias=self.visible_bias * beta,
         )
 
+    def project(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`w_iᵀv` and `(w_iᵀv)²/(2α_i)` before annealing: the logits are affine in the two."""
+        linear = v @ self.weight
+        return linear, linear * linear * (0.5 / self.alpha)
+
     def hidden_logits(self, v: Tensor, projected: Any = None) -> Tensor:
-        projected = self.project(v) if projected is None else projected
-        quadratic = (0.5 * self.beta**2) / self.alpha
-        slope = torch.addcmul(self.mu * self.beta, projected, quadratic)
-        return torch.addcmul(self.hidden_bias, projected, slope)
+        linear, quadratic = self.project(v) if projected is None else projected
+        constant = torch.add(self.hidden_bias, quadratic, alpha=self.beta**2)
+        return torch.addcmul(constant, linear, self.mu * self.beta)
 
     def slab_mean(self, v: Tensor, projected: Any = None) -> Tensor:
         """`E[s_i | v, h_i = 1] = w_iᵀv/α_i + μ_i`, `(*S, *B, H)`."""
-        projected = self.project(v) if projected is None else projected
-        return torch.addcmul(self.mu, projected, self.beta / self.alpha)
+        linear, _ = self.project(v) if projected is None else projected
+        return torch.addcmul(self.mu, linear, self.beta / self.alpha)
 
     def energy(self, v: Tensor, *latents: Tensor) -> Tensor:
         h, s = latents
@@ -58,9 +62,15 @@ class SpikeSlabDensity(EnergyDensity):
         self, v: Tensor, generator: torch.Generator | None = None, projected: Any = None
     ) -> Latents:
         projected = self.project(v) if projected is None else projected
-        h = bernoulli(torch.sigmoid(self.hidden_logits(v, projected)), generator)
+        h = self.sample_spikes(v, generator, projected)
         noise = torch.empty_like(h).normal_(generator=generator)
         return h, torch.addcmul(h * self.slab_mean(v, projected), noise, self.alpha.rsqrt())
+
+    def sample_spikes(
+        self, v: Tensor, generator: torch.Generator | None = None, projected: Any = None
+    ) -> Tensor:
+        """Draw `h` given `v`, the slabs integrated out."""
+        return bernoulli(torch.sigmoid(self.hidden_logits(v, projected)), generator)
 
     def activation(self, v: Tensor, projected: Any = None) -> Tensor:
         """`E[h⊙s | v]`, the sparse feature that is fed back and plotted, `(*S, *B, H)`."""
