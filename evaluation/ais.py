@@ -1,18 +1,28 @@
-"""Annealed importance sampling of partition functions."""
+"""Annealed importance sampling of partition functions, forward and in reverse."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from evaluation import schedules
 from evaluation.result import LogPartition
+from evaluation.schedules import Schedule
 
-# Chains that run together: enough to fill the processor's vector units, few enough for its cache.
-_ROWS = {"cpu": 512, "cuda": 1 << 17}
+# Working memory of one tensor of a group of chains that run together: they fill the processor's
+# vector units and stay in its cache.
+_BYTES = {"cpu": 1 << 19, "cuda": 1 << 27}
+_PATHS = ("annealed", "tempered")
+_PILOT_LEVELS, _PILOT_ROWS, _PILOT_CHAINS, _PILOT_SHARE = 100, 512, 16, 0.05
+
+_LEAST_SPREAD = 0.01
+
+Progress = Callable[[int], None]
 
 
 def log_partition(
@@ -20,12 +30,15 @@ def log_partition(
     chains: int = 100,
     levels: int = 1000,
     generator: torch.Generator | None = None,
-    progress: Callable[[int], None] | None = None,
+    schedule: Schedule = "adaptive",
+    collapsed: bool = False,
+    progress: Progress | None = None,
 ) -> LogPartition:
     """Estimate `log Z` of every density of a batch by annealed importance sampling.
 
-    Formula: with `F_k` the free energy at `beta_k = k / levels` of a path of densities,
-        `v_0 ~ p_0`,  `log w = log Z_0 + Σ_{k=1..levels} F_{k-1}(v_{k-1}) - F_k(v_{k-1})`,
+    Formula: with `F_k` the free energy at `beta_k` of a path of densities, `beta_0 = 0` and
+        `beta_K = 1`,
+        `v_0 ~ p_0`,  `log w = log Z_0 + Σ_{k=1..K} F_{k-1}(v_{k-1}) - F_k(v_{k-1})`,
         `v_k` one Gibbs sweep under `beta_k` from `v_{k-1}`,  `log Ẑ = log mean exp(log w)`.
     The weight is taken at the state drawn under `beta_{k-1}`, and only then is the state moved
     under `beta_k`; moving first biases `log Z` upwards.
@@ -34,21 +47,25 @@ def log_partition(
     moves before it weights and averages `log w` in place of `w`.
 
     Half of the chains follow `density.annealed`, the other half `density.tempered`. Each weight is
-    unbiased for `Z` whatever the path, so all are averaged together. One path is not enough: in a
-    spike-and-slab RBM trained by plain CD, a mode of nearly full frames grows that the data never
-    visit. It holds all of `Z`, every chain of the first path misses it, and they agree with each
-    other on a figure that is wrong by 2,000 nats. (Where only one path finds the mass, the estimate
-    is low by log 2.)
+    unbiased for `Z` whatever the path. One path is not enough: in a spike-and-slab RBM trained by
+    plain CD, a mode of nearly full frames grows that the data never visit. It holds all of `Z`,
+    every chain of the first path misses it, and they agree with each other on a figure that is
+    wrong by 2,000 nats. How the paths are combined: `LogPartition.from_groups`.
 
-    The batch is worked through in blocks that fit the processor's cache, each with a generator of
-    its own, one block a thread: memory does not grow with the batch and the numbers do not depend
-    on the threads.
+    The batch is worked through in groups of chains that fit the processor's cache, each with a
+    generator of its own, one group a thread: memory grows neither with the batch nor with the
+    chains, but for the log-weights, and the numbers do not depend on the threads.
 
     Args:
         density: energy density with batch shape `(*B,)`.
         chains: independent chains for each density.
-        levels: annealing levels, one Gibbs sweep each. The bias falls with more levels.
+        levels: annealing levels, one sweep each. The bias falls with more levels.
         generator: source of the draws.
+        schedule: where the levels lie: "linear", "sigmoid", or "adaptive", which measures on a
+            pilot of a tenth of the chain-levels at the most where the path is hard
+            (`schedules.constant_divergence`), and how far to trust each of the two paths.
+        collapsed: for a spike-and-slab density over continuous frames, sweeps with the slabs
+            integrated out: far fewer levels do, at a Cholesky factor of `V³/3` each.
         progress: called with the number of chain-levels just done.
 
     Returns:
@@ -64,57 +81,247 @@ def log_partition(
         >>> bool((estimate.log_z - exact.log_partition(layer(None))).abs() < 4 * estimate.stderr)
         True
     """
-    if chains < 1 or levels < 1:
-        raise ValueError(f"chains and levels must be at least 1, got {chains} and {levels}")
+    if chains < 1:
+        raise ValueError(f"chains must be at least 1, got {chains}")
     flat = density.flatten()
-    device = flat.visible_bias.device
-    size = max(1, _ROWS.get(device.type, _ROWS["cpu"]) // chains)
-    blocks = [flat[start : start + size] for start in range(0, flat.batch_shape[0], size)]
-    seeds = torch.randint(
-        2**62, (len(blocks),), generator=generator, device=generator.device if generator else "cpu"
+    walks = _walks(flat, chains, levels, generator, schedule, collapsed)
+
+    def run(cell: _Cell) -> Tensor:
+        return cell.walk.up(flat[cell.densities], cell.chains, cell.generator(flat))
+
+    groups = _run_cells(run, walks, flat, generator, progress)
+    return LogPartition.from_groups(
+        [group.view(-1, *density.batch_shape) for group in groups],
+        [walk.share for walk in walks],
     )
 
-    def run(block: Any, seed: int) -> Tensor:
-        own = torch.Generator(device).manual_seed(seed)
-        log_weights = torch.cat(
-            [
-                _anneal(block.annealed, chains - chains // 2, levels, own),
-                *([_anneal(block.tempered, chains // 2, levels, own)] if chains > 1 else []),
-            ]
-        )
-        if progress is not None:
-            progress(log_weights.numel() * levels)
+
+def reverse_log_partition(
+    density: Any,
+    samples: Tensor,
+    levels: int = 1000,
+    generator: torch.Generator | None = None,
+    schedule: Schedule = "adaptive",
+    collapsed: bool = False,
+    progress: Progress | None = None,
+) -> LogPartition:
+    """Estimate `log Z` from above, by annealing from draws of the density back to `beta = 0`.
+
+    Formula: with the notation of `log_partition` and `v_{K-1}` a draw from the density itself,
+        `log w = log Z_0 + Σ_{k=K..1} F_{k-1}(v_{k-1}) - F_k(v_{k-1})`, `v_{k-2}` one Gibbs sweep
+        under `beta_{k-1}` from `v_{k-1}` (the sweep is its own reversal),
+        `log Ẑ = -log mean exp(-log w)`.
+    `1/Ẑ` is unbiased for `1/Z`, so that `log Ẑ` is high on average: with `log_partition` it
+    brackets the truth. This holds for exact draws; draws of chains that have not mixed give no
+    bound.
+
+    Source: Burda, Grosse & Salakhutdinov 2015; Grosse, Ghahramani & Adams 2015.
+
+    Args:
+        density: energy density with batch shape `(*B,)`.
+        samples: draws from each density, `(n, *B, V)`; one chain begins at each.
+        levels, generator, schedule, collapsed, progress: as for `log_partition`.
+
+    Returns:
+        The estimate; its kind is "upper bound" and its `ess` that of the weights `1/w`.
+    """
+    flat = density.flatten()
+    walks = _walks(flat, len(samples), levels, generator, schedule, collapsed)
+    starts = samples.reshape(len(samples), -1, flat.visible_dim)
+
+    def run(cell: _Cell) -> Tensor:
+        first = cell.first + (0 if cell.walk is walks[0] else walks[0].chains)
+        v = starts[first : first + cell.chains, cell.densities]
+        return cell.walk.down(flat[cell.densities], v, cell.generator(flat))
+
+    groups = _run_cells(run, walks, flat, generator, progress)
+    inverse = LogPartition.from_groups(
+        [-group.view(-1, *density.batch_shape) for group in groups],
+        [walk.share for walk in walks],
+    )
+    return LogPartition(
+        -inverse.log_z, inverse.stderr, inverse.ess, "upper bound", -inverse.log_weights
+    )
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """One path with its levels, and the chains that go along it, up or down."""
+
+    path: str
+    betas: list[float]
+    collapsed: bool
+    chains: int
+    share: float = 0.0
+
+    def at(self, densities: Any, level: int) -> Any:
+        return getattr(densities, self.path)(self.betas[level])
+
+    @torch.no_grad()  # a thread has a gradient mode of its own
+    def up(
+        self,
+        densities: Any,
+        chains: int,
+        generator: torch.Generator,
+        rises: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Log-weights `(chains, B)` float64 of chains from the base; `rises` gets their parts."""
+        before = self.at(densities, 0)
+        v = before.sample_base((chains,), generator)
+        log_weights = before.base_log_partition().double().expand(chains, -1).clone()
+        for level in range(1, len(self.betas)):
+            after = self.at(densities, level)
+            projected = after.project(v)
+            rise = before.free_energy(v, projected) - after.free_energy(v, projected)
+            log_weights += rise
+            if rises is not None:
+                rises.append(rise)
+            if level < len(self.betas) - 1:
+                v = self._sweep(after, v, generator, projected)
+            before = after
         return log_weights
 
-    log_weights = torch.cat(_in_threads(run, list(zip(blocks, seeds.tolist(), strict=True))), dim=1)
-    return LogPartition.from_log_weights(log_weights.view(chains, *density.batch_shape))
+    @torch.no_grad()
+    def down(self, densities: Any, v: Tensor, generator: torch.Generator) -> Tensor:
+        """Log-weights of chains that start at draws of the densities themselves."""
+        after = self.at(densities, -1)
+        base = self.at(densities, 0).base_log_partition()
+        log_weights = base.double().expand(len(v), -1).clone()
+        for level in range(len(self.betas) - 2, -1, -1):
+            before = self.at(densities, level)
+            projected = before.project(v)
+            log_weights += before.free_energy(v, projected) - after.free_energy(v, projected)
+            if level > 0:
+                v = self._sweep(before, v, generator, projected)
+            after = before
+        return log_weights
+
+    def _sweep(
+        self, density: Any, v: Tensor, generator: torch.Generator, projected: Any
+    ) -> Tensor:
+        step = density.collapsed_step if self.collapsed else density.gibbs_step
+        after: Tensor = step(v, generator, projected)
+        return after
 
 
-@torch.no_grad()  # a thread has a gradient mode of its own
-def _anneal(
-    path: Callable[[float], Any], chains: int, levels: int, generator: torch.Generator
-) -> Tensor:
-    """Log-weights `(chains, B)` float64 of chains that follow a path of densities from 0 to 1."""
-    before = path(0.0)
-    v = before.sample_base((chains,), generator)
-    log_weights = before.base_log_partition().double().expand(chains, -1).clone()
-    for level in range(1, levels + 1):
-        after = path(level / levels)
-        projected = after.project(v)
-        log_weights += before.free_energy(v, projected) - after.free_energy(v, projected)
-        if level < levels:
-            v = after.gibbs_step(v, generator, projected)
-        before = after
-    return log_weights
+def _walks(
+    flat: Any,
+    chains: int,
+    levels: int,
+    generator: torch.Generator | None,
+    schedule: Schedule,
+    collapsed: bool,
+) -> list[_Walk]:
+    """The paths with their levels, chains and shares."""
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    if collapsed and not hasattr(flat, "collapsed_step"):
+        raise ValueError(f"collapsed: {type(flat).__name__} has no slabs to integrate out")
+    counts = (chains - chains // 2, chains // 2)
+    if schedule == "adaptive":
+        work = chains * levels * flat.batch_shape[0]
+        walks = [_adapted(flat, path, levels, work, generator, collapsed) for path in _PATHS]
+    elif schedule in ("linear", "sigmoid"):
+        betas = getattr(schedules, schedule)(levels)
+        walks = [_Walk(path, betas, collapsed, 0, 1.0) for path in _PATHS]
+    else:
+        raise ValueError(
+            f"schedule: expected one of adaptive, linear, sigmoid, got {schedule!r}"
+        )
+    walks = [
+        replace(walk, chains=count, share=walk.share * count)
+        for walk, count in zip(walks, counts, strict=True)
+        if count
+    ]
+    total = sum(walk.share for walk in walks)
+    return [replace(walk, share=walk.share / total) for walk in walks]
 
 
-def _in_threads(run: Callable[..., Tensor], jobs: list[tuple[Any, ...]]) -> list[Tensor]:
-    """Run the jobs side by side, each on one core: drawing random numbers uses only one."""
+def _adapted(
+    flat: Any,
+    path: str,
+    levels: int,
+    work: int,
+    generator: torch.Generator | None,
+    collapsed: bool,
+) -> _Walk:
+    """A path whose levels follow a pilot, with a share inverse to its log-weights' deviation."""
+    steps = min(_PILOT_LEVELS, max(10, levels // 10))
+    rows = min(_PILOT_ROWS, int(_PILOT_SHARE * work / steps))
+    device = flat.visible_bias.device
+    own = torch.Generator(device).manual_seed(_seeds(1, generator)[0])
+    chosen = torch.randperm(flat.batch_shape[0], generator=own, device=device)
+    chosen = chosen[: max(1, rows // _PILOT_CHAINS)]
+    pilot = _Walk(path, schedules.linear(steps), collapsed, 0)
+    rises: list[Tensor] = []
+    spread = pilot.up(flat[chosen], max(2, rows // len(chosen)), own, rises).std(0).mean()
+    betas = schedules.constant_divergence(torch.stack(rises), levels)
+    return _Walk(path, betas, collapsed, 0, 1.0 / (float(spread) + _LEAST_SPREAD))
+
+
+class _Cell(NamedTuple):
+    """Chains that run together: some chains of one walk for some densities of the batch."""
+
+    walk: _Walk
+    densities: slice
+    first: int
+    chains: int
+    seed: int
+
+    def generator(self, flat: Any) -> torch.Generator:
+        return torch.Generator(flat.visible_bias.device).manual_seed(self.seed)
+
+
+def _run_cells(
+    run: Callable[[_Cell], Tensor],
+    walks: list[_Walk],
+    flat: Any,
+    generator: torch.Generator | None,
+    progress: Progress | None,
+) -> list[Tensor]:
+    """Log-weights `(chains, B)` of every walk, made cell by cell, a cell a thread."""
+    total, bias = flat.batch_shape[0], flat.visible_bias
+    widest = max(flat.visible_dim, flat.hidden_dim) * bias.element_size()
+    rows = max(1, _BYTES.get(bias.device.type, _BYTES["cpu"]) // widest)
+    places = [
+        (walk, slice(start, start + max(1, rows // walk.chains)), first)
+        for walk in walks
+        for start in range(0, total, max(1, rows // walk.chains))
+        for first in range(0, walk.chains, rows)
+    ]
+    cells = [
+        _Cell(walk, densities, first, min(rows, walk.chains - first), seed)
+        for (walk, densities, first), seed in zip(
+            places, _seeds(len(places), generator), strict=True
+        )
+    ]
+    results = {id(walk): bias.new_empty(walk.chains, total, dtype=torch.float64) for walk in walks}
+
+    def fill(cell: _Cell) -> None:
+        found = run(cell)
+        results[id(cell.walk)][cell.first : cell.first + cell.chains, cell.densities] = found
+        if progress is not None:
+            progress(found.numel() * (len(cell.walk.betas) - 1))
+
+    _in_threads(fill, cells)
+    return list(results.values())
+
+
+def _seeds(count: int, generator: torch.Generator | None) -> list[int]:
+    device = generator.device if generator else "cpu"
+    seeds: list[int] = torch.randint(2**62, (count,), generator=generator, device=device).tolist()
+    return seeds
+
+
+def _in_threads(fill: Callable[[_Cell], None], cells: list[_Cell]) -> None:
+    """Fill the cells side by side, each on one core: drawing random numbers uses only one."""
     cores = torch.get_num_threads()
-    if len(jobs) < 2 or cores < 2:
-        return [run(*job) for job in jobs]
+    if len(cells) < 2 or cores < 2:
+        for cell in cells:
+            fill(cell)
+        return
     with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            return list(pool.map(lambda job: run(*job), jobs))
+            list(pool.map(fill, cells))
         finally:
             torch.set_num_threads(cores)

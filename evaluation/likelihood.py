@@ -173,7 +173,7 @@ class MeanLogPartition:
             done += count
             self.progress(done, total)
 
-        return ais.log_partition(density, chains, levels, self.generator, advance)
+        return ais.log_partition(density, chains, levels, self.generator, progress=advance)
 
     @property
     def _chosen(self) -> Tensor:
