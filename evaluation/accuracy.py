@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cgrnn.batches import Batch
+from cgrnn.layers import EnergyDensity
 from cgrnn.models.recurrent import RecurrentModel, mask_of
+from samplers import draw, watch
+from samplers.diagnostics import R_HAT_WANTED
+
+WATCHED_FRAMES, WATCHED_CHAINS = 30, 20
 
 
 def frame_accuracy(predicted: Tensor, truth: Tensor) -> float:
@@ -63,3 +69,46 @@ def accuracies(
         )
     true = torch.cat(truth)
     return {name: frame_accuracy(torch.cat(rolls, 1), true) for name, rolls in drawn.items()}
+
+
+@torch.no_grad()
+def mixing(
+    model: RecurrentModel, batch: Batch, generator: torch.Generator | None = None
+) -> dict[str, Any] | None:
+    """Whether the chains that draw the predictions have forgotten where they began.
+
+    On some frames of a batch, chains make the model's sweeps as for a prediction, and as many
+    again, which are watched (`samplers.watch`).
+
+    Args:
+        model: in evaluation mode.
+        batch: frames to choose from.
+        generator: source of the draws.
+
+    Returns:
+        `sweeps`, and the medians over the frames of `r_hat` and of `autocorrelation_time` in
+        sweeps, of the worse of two statistics; `warning`, empty where half of the frames have
+        mixed. None for a density that is drawn from exactly.
+    """
+    inside = mask_of(batch.lengths, batch.frames.shape[1])
+    density = model.layer(model.contexts(batch.frames, generator)[0][inside])
+    if not isinstance(density, EnergyDensity):
+        return None
+    some = density[torch.randperm(density.batch_shape[0], generator=generator)[:WATCHED_FRAMES]]
+    v = draw(some, (WATCHED_CHAINS,), model.sweeps, generator)
+    found = watch(some, v, max(4, model.sweeps), generator).diagnostics.values()
+    r_hat = max(float(one.r_hat.median()) for one in found)
+    time = max(float(one.autocorrelation_time.median()) for one in found)
+    warning = ""
+    if r_hat > R_HAT_WANTED:
+        warning = (
+            f"the chains that draw predictions have not mixed after {model.sweeps} sweeps (R-hat "
+            f"{r_hat:.2f}, below {R_HAT_WANTED} wanted; autocorrelation time {time:.0f} sweeps): "
+            "accuracy and generated music depend on where they start; raise --sweeps"
+        )
+    return {
+        "sweeps": model.sweeps,
+        "r_hat": round(r_hat, 3),
+        "autocorrelation_time": round(time, 1),
+        "warning": warning,
+    }

@@ -21,6 +21,7 @@ _PATHS = ("annealed", "tempered")
 _PILOT_LEVELS, _PILOT_ROWS, _PILOT_CHAINS, _PILOT_SHARE = 100, 512, 16, 0.05
 
 _LEAST_SPREAD = 0.01
+_COLLAPSED_VISIBLE = 32
 
 Progress = Callable[[int], None]
 
@@ -31,7 +32,7 @@ def log_partition(
     levels: int = 1000,
     generator: torch.Generator | None = None,
     schedule: Schedule = "adaptive",
-    collapsed: bool = False,
+    collapsed: bool | None = None,
     progress: Progress | None = None,
 ) -> LogPartition:
     """Estimate `log Z` of every density of a batch by annealed importance sampling.
@@ -65,7 +66,8 @@ def log_partition(
             pilot of a tenth of the chain-levels at the most where the path is hard
             (`schedules.constant_divergence`), and how far to trust each of the two paths.
         collapsed: for a spike-and-slab density over continuous frames, sweeps with the slabs
-            integrated out: far fewer levels do, at a Cholesky factor of `V³/3` each.
+            integrated out: far fewer levels do, at a Cholesky factor of `V³/3` each. None: where
+            the frame has at most 32 units, so that the factor costs little.
         progress: called with the number of chain-levels just done.
 
     Returns:
@@ -102,7 +104,7 @@ def reverse_log_partition(
     levels: int = 1000,
     generator: torch.Generator | None = None,
     schedule: Schedule = "adaptive",
-    collapsed: bool = False,
+    collapsed: bool | None = None,
     progress: Progress | None = None,
 ) -> LogPartition:
     """Estimate `log Z` from above, by annealing from draws of the density back to `beta = 0`.
@@ -196,9 +198,7 @@ class _Walk:
             after = before
         return log_weights
 
-    def _sweep(
-        self, density: Any, v: Tensor, generator: torch.Generator, projected: Any
-    ) -> Tensor:
+    def _sweep(self, density: Any, v: Tensor, generator: torch.Generator, projected: Any) -> Tensor:
         step = density.collapsed_step if self.collapsed else density.gibbs_step
         after: Tensor = step(v, generator, projected)
         return after
@@ -210,11 +210,13 @@ def _walks(
     levels: int,
     generator: torch.Generator | None,
     schedule: Schedule,
-    collapsed: bool,
+    collapsed: bool | None,
 ) -> list[_Walk]:
     """The paths with their levels, chains and shares."""
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
+    if collapsed is None:
+        collapsed = hasattr(flat, "collapsed_step") and flat.visible_dim <= _COLLAPSED_VISIBLE
     if collapsed and not hasattr(flat, "collapsed_step"):
         raise ValueError(f"collapsed: {type(flat).__name__} has no slabs to integrate out")
     counts = (chains - chains // 2, chains // 2)
@@ -225,9 +227,7 @@ def _walks(
         betas = getattr(schedules, schedule)(levels)
         walks = [_Walk(path, betas, collapsed, 0, 1.0) for path in _PATHS]
     else:
-        raise ValueError(
-            f"schedule: expected one of adaptive, linear, sigmoid, got {schedule!r}"
-        )
+        raise ValueError(f"schedule: expected one of adaptive, linear, sigmoid, got {schedule!r}")
     walks = [
         replace(walk, chains=count, share=walk.share * count)
         for walk, count in zip(walks, counts, strict=True)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 Kind = Literal["exact", "estimate", "lower bound", "upper bound"]
 
-ESS_ALLOWED = 10.0
 ERRORS_ALLOWED = 3.0
 
 
@@ -39,8 +38,10 @@ class LogPartition:
 
     @property
     def collapsed(self) -> Tensor:
-        """Where fewer than ten weights carry the estimate, `(*B,)`: do not trust its error."""
-        return self.ess < min(ESS_ALLOWED, 0.5 * len(self.log_weights))
+        """Where too few weights carry the estimate, `(*B,)`: neither it nor its error is to be
+        trusted. Too few are fewer than a twentieth of them and than ten, or a quarter of forty."""
+        count = len(self.log_weights)
+        return self.ess < max(0.05 * count, min(10.0, 0.25 * count))
 
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, kind: Kind = "estimate") -> LogPartition:

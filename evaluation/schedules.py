@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 Schedule = Literal["adaptive", "linear", "sigmoid"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, make
 from cgrnn.cli.progress import bar
-from cgrnn.cli.runs import folder_of, make_folder, read_data
+from cgrnn.cli.runs import SWEEPS_HELP, folder_of, make_folder, read_data
 from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE
 
 MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
@@ -30,8 +30,8 @@ def parser(argv: Sequence[str]) -> Parser:
     result.add(
         "--chains",
         kind=int,
-        default=50,
-        help="chains of AIS for each frame",
+        default=20,
+        help="chains of AIS for each frame of the long annealing",
         limit=AT_LEAST_TWO,
     )
     result.add(
@@ -54,6 +54,7 @@ def parser(argv: Sequence[str]) -> Parser:
         help="draws of each frame, for accuracy",
         limit=AT_LEAST_ONE,
     )
+    result.add("--sweeps", kind=int, default=200, help=SWEEPS_HELP, limit=AT_LEAST_ONE)
     return result
 
 
@@ -66,13 +67,14 @@ def run(options: Any) -> dict[str, Any]:
     from cgrnn.checkpoint import open_run
     from data_prep import store
     from evaluation import floors, likelihood
-    from evaluation.accuracy import accuracies
+    from evaluation.accuracy import accuracies, mixing
 
     use_fast_products()
     trained = open_run(options.run_directory)
     folder = make_folder(folder_of(options.run_directory))
     data = read_data(trained, options.data, options.split, others=True)
     train, split = data.splits["train"], data.splits[options.split]
+    trained.model.sweeps = options.sweeps
     batches = Batches(split.frames, split.lengths, batch_size=16)
     generator = torch.Generator().manual_seed(options.seed)
     how = (options.chains, options.levels, options.stderr, generator, say)
@@ -86,6 +88,7 @@ def run(options: Any) -> dict[str, Any]:
         "frames": len(split.frames),
         "log_likelihood": asdict(found),
         "accuracy": accuracies(trained.model, batches, options.samples, generator),
+        "chains": mixing(trained.model, next(iter(batches)), generator),
         "floors": [asdict(floor(*arrays)) for floor in (floors.independent, floors.markov)],
         "data": {
             "path": options.data or trained.data["path"],
@@ -135,9 +138,11 @@ def render(result: dict[str, Any]) -> str:
     if scores["chains"]:
         lines.append(
             f"log Z by annealed importance sampling, {scores['chains']} chains × "
-            f"{scores['levels']} levels on {scores['frames_estimated']} frames; on average "
-            f"{scores['ess']} effective chains; halving the levels raises the likelihood by "
-            f"{scores['drift']:.3f}"
+            f"{scores['levels']} levels on {scores['frames_estimated']} frames, on average "
+            f"{scores['ess']} effective chains, {scores['chain_levels'] / 1e6:.0f} million "
+            "chain-levels in all; halving the levels raises the likelihood by "
+            f"{scores['drift']:.3f}; annealing in reverse puts it {scores['reverse_gap']:.3f} lower"
         )
-    lines += [f"WARNING: {warning}" for warning in scores["warnings"]]
+    warnings = scores["warnings"] + ([result["chains"]["warning"]] if result["chains"] else [])
+    lines += [f"WARNING: {warning}" for warning in warnings if warning]
     return "\n".join(lines) + "\n"

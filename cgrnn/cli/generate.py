@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cgrnn.cli.parsing import Parser, make
-from cgrnn.cli.runs import make_folder, playback
+from cgrnn.cli.runs import SWEEPS_HELP, make_folder, playback
 from cgrnn.settings import AT_LEAST_ONE
 
 
@@ -26,6 +26,7 @@ def parser(argv: Sequence[str]) -> Parser:
         help="frames of the prime to keep, at the most",
         limit=AT_LEAST_ONE,
     )
+    result.add("--sweeps", kind=int, default=200, help=SWEEPS_HELP, limit=AT_LEAST_ONE)
     return result
 
 
@@ -38,6 +39,7 @@ def run(options: Any) -> dict[str, Any]:
 
     trained = open_run(options.run_directory)
     sound, model = playback(trained), trained.model
+    model.sweeps = options.sweeps
     prime = None
     if options.prime:
         highest = sound["lowest_pitch"] + model.visible_dim - 1

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cgrnn.checkpoint import Run
     from data_prep.store import Dataset
 
+SWEEPS_HELP = "Gibbs sweeps to draw a frame, for models with an energy; more come nearer the model"
+
 
 def read_data(run: Run, path: str | None, split: str, others: bool = False) -> Dataset:
     """The data set of a run, or another one that fits its model.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cgrnn.layers.energy import EnergyDensity
+from cgrnn.layers.tractable import check_context
 
 INITIAL_WEIGHT = 0.01
 
@@ -60,11 +61,7 @@ class ConditionalRBM(nn.Module, ABC):
 
     def forward(self, context: Tensor | None = None) -> EnergyDensity:
         """The density under a context `(*B, context_dim)`, None when `context_dim` is 0."""
-        if (context is None) != (self.context_dim == 0):
-            raise ValueError(
-                f"context: this layer has context_dim {self.context_dim}; "
-                + ("call it with None" if context is not None else "give a context")
-            )
+        check_context(context, self.context_dim)
         return self._density(**self._contextual(context))
 
     def drive(

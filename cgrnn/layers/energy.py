@@ -31,8 +31,8 @@ _FACTORS = 100  # 2⁻¹⁰⁰ is still a normal float32
 
 def bernoulli(probability: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw zeros and ones of the dtype and the shape of `probability`."""
-    uniform = torch.empty_like(probability).uniform_(generator=generator)
-    return (uniform < probability).to(probability.dtype)
+    draw = torch.empty_like(probability, requires_grad=False).uniform_(generator=generator)
+    return torch.lt(draw, probability.detach(), out=draw)
 
 
 def softplus_sum(logits: Tensor) -> Tensor:

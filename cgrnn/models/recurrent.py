@@ -20,7 +20,7 @@ from samplers import contrastive_loss, draw
 
 FEEDBACKS = ("visible", "latent", "full")
 LATENTS = ("mean", "sample")
-SWEEPS = 200  # Gibbs sweeps to draw a frame: as many as a model of JSB needs to forget its start
+SWEEPS = 200
 
 
 def mask_of(lengths: Tensor, frames: int) -> Tensor:
@@ -54,11 +54,15 @@ class RecurrentModel(nn.Module):
         cd_steps: k of contrastive divergence, for an energy density.
         restarts: share of its chains that begin at noise (`samplers.contrastive_loss`).
 
+    Attributes:
+        sweeps: Gibbs sweeps to draw a frame of an energy density, 200 unless set.
+
     Shapes:
         Frames are `(batch, frames, V)`, padded at the end; `lengths` `(batch,)` says where.
     """
 
     name: ClassVar[str]
+    sweeps: int = SWEEPS
 
     def __init__(
         self,
@@ -257,10 +261,11 @@ class RecurrentModel(nn.Module):
         drive: LatentDrive = self.layer.drive(frames, self._samples_feedback, generator)
         return drive
 
-    @staticmethod
-    def _sample(density: Any, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self, density: Any, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> Tensor:
         if isinstance(density, EnergyDensity):
-            return draw(density, shape, SWEEPS, generator)
+            return draw(density, shape, self.sweeps, generator)
         draws: Tensor = density.sample(shape, generator)
         return draws
 

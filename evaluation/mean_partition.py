@@ -1,0 +1,258 @@
+"""How many chains, levels and frames the mean of many partition functions needs, and that mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evaluation import ais
+from evaluation.result import LogPartition
+from samplers import draw
+
+PILOT_FRAMES, PILOT_CHAINS = 100, 20
+REVERSE_SWEEPS = 1000
+LEAST_FRAMES = 50
+DRIFT_ALLOWED = 0.05
+COLLAPSED_ALLOWED = 0.1
+_FIRST_LEVELS, _LAST_LEVELS = 250, 16_000
+_SHORT_CHAINS = (2, 4, 8, 16, 32)
+
+
+class Gap(NamedTuple):
+    """A mean difference in nats, and its standard error."""
+
+    mean: float
+    error: float
+
+    @classmethod
+    def between(cls, high: Tensor, low: Tensor) -> Gap:
+        difference = high - low
+        count = len(difference)
+        error = float(difference.std()) / count**0.5 if count > 1 else math.inf
+        return cls(float(difference.mean()), error)
+
+
+class _Pilot(NamedTuple):
+    """What annealing the pilot frames at some levels found."""
+
+    levels: int
+    estimate: LogPartition
+
+    @property
+    def variance(self) -> float:
+        """Of `log Ẑ` from a single chain, were it small: the relative variance of the weights."""
+        return float((self.estimate.stderr**2).mean()) * len(self.estimate.log_weights)
+
+
+class _Short(NamedTuple):
+    """The cheap annealing of every frame, and how many frames the dear one then needs."""
+
+    chains: int
+    levels: int
+    needed: int
+    cost: float
+
+
+class MeanLogPartition:
+    """Mean of `log Z` over a flat batch of densities, to a wanted standard error.
+
+    Two stages of annealed importance sampling make a difference estimate: a short one of every
+    frame, and a long one of frames drawn at random, whose mean difference corrects it. Chains and
+    levels are spent where the variance is:
+
+    * the levels of the long one double, on a pilot, until doubling moves the mean by less than
+      0.05 nat; (the log-weights' variance falls with the levels, and with it the flattery);
+    * the short one gets the chains and levels at which the pilot's variances promise the least
+      cost of both stages together;
+    * frames are added to the long one until the target is met.
+
+    `log Ẑ` of so few chains is low by about half its squared standard error. That much is added.
+
+    In the end reverse annealing of some frames, from Gibbs chains of 1000 sweeps, tells how far
+    above the estimate the truth can lie (`reverse_gap`). It is a bound as far as the chains have
+    mixed.
+
+    Args:
+        density: batch shape `(M,)`.
+        share: weight of each density in the mean per sequence, sums to 1, `(M,)`.
+        chains: chains of the long annealing.
+        levels: its levels; None lets them double until they suffice.
+        target: standard error of the mean at which to stop, nats.
+        generator: source of the draws.
+        say: called with a line about each stage.
+        progress: called with the chain-levels done and those of the stage.
+
+    Attributes:
+        levels: of the long annealing.
+        drift: how much the last doubling of the levels raised the mean of `log Z`.
+        reverse_gap: how far reverse annealing lies above the estimate.
+        chain_levels: all that were spent, pilots included.
+    """
+
+    def __init__(
+        self,
+        density: Any,
+        share: Tensor,
+        chains: int,
+        levels: int | None,
+        target: float,
+        generator: torch.Generator | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.density, self.share, self.chains = density, share, chains
+        self.generator, self.say, self.progress = generator, say, progress
+        self.total, self.chain_levels = density.batch_shape[0], 0
+        self.order = torch.randperm(self.total, generator=generator)
+        pilots = self._settle(levels)
+        self.levels = pilots[-1].levels
+        plan = self._plan(pilots, target)
+        self.short = torch.zeros(self.total, dtype=torch.float64)
+        if plan.needed < self.total:
+            say(f"{plan.chains} chains × {plan.levels} levels on all {self.total} frames")
+            self.short = _corrected(self._anneal(slice(None), plan.chains, plan.levels))
+        self.long, self.stderrs, self.ess = (torch.empty(0, dtype=torch.float64) for _ in range(3))
+        while len(self.long) < self.total and (len(self.long) == 0 or self.stderr > target):
+            self._lengthen(plan, target)
+        self.reverse_gap = self._reverse()
+
+    @property
+    def per_frame(self) -> float:
+        return float(self.short.mean() + self._difference.mean())
+
+    @property
+    def per_sequence(self) -> float:
+        share = self.share[self._chosen]
+        correction = (share * self._difference).sum() / share.sum()
+        return float((self.share * self.short).sum() + correction)
+
+    @property
+    def stderr(self) -> float:
+        """Of `per_frame`: the draw of the frames and the noise of their estimates."""
+        chosen = len(self.long)
+        noise = float((self.stderrs**2).mean()) / self.total
+        if chosen == self.total:
+            return noise**0.5
+        sampling = float(self._difference.var()) / chosen * (1 - chosen / self.total)
+        return (sampling + noise) ** 0.5
+
+    def warnings(self) -> list[str]:
+        """What makes the estimate doubtful; the first two make a likelihood look too good."""
+        found = []
+        if self.drift.mean > DRIFT_ALLOWED:
+            found.append(
+                f"{self.levels} levels are too few: halving them raises the likelihood by "
+                f"{self.drift.mean:.2f} nat a frame, so the true one is lower; raise --levels"
+            )
+        collapsed = float((self.ess < 0.25 * self.chains).double().mean())
+        if collapsed > COLLAPSED_ALLOWED:
+            found.append(
+                f"annealed importance sampling has collapsed on {collapsed:.0%} of the frames "
+                f"(fewer than {0.25 * self.chains:.0f} effective chains of {self.chains}): the "
+                "figure flatters and its error is understated; raise --levels or --chains"
+            )
+        gap, error = self.reverse_gap
+        if abs(gap) > 2 * DRIFT_ALLOWED + 3 * error:
+            found.append(
+                f"annealing in reverse from Gibbs chains disagrees by {gap:+.2f} ± {error:.2f} "
+                f"nat in log Z: {REVERSE_SWEEPS} sweeps do not reach equilibrium, or the levels "
+                "are too few"
+            )
+        return found
+
+    @property
+    def _chosen(self) -> Tensor:
+        return self.order[: len(self.long)]
+
+    @property
+    def _difference(self) -> Tensor:
+        return self.long - self.short[self._chosen]
+
+    def _settle(self, levels: int | None) -> list[_Pilot]:
+        """Anneal the pilot frames at ever more levels, until more do not move their mean."""
+        wanted = [levels] if levels else []
+        pilots = [self._pilot(max(1, levels // 2) if levels else _FIRST_LEVELS)]
+        while True:
+            before = pilots[-1]
+            pilots.append(self._pilot(wanted.pop() if wanted else 2 * before.levels))
+            found = pilots[-1].estimate
+            self.drift = Gap.between(_corrected(found), _corrected(before.estimate))
+            self.say(
+                f"{pilots[-1].levels} levels on {found.log_z.numel()} frames: mean log Z rises by "
+                f"{self.drift.mean:.3f} ± {self.drift.error:.3f} over {before.levels}"
+            )
+            settled = max(self.drift.mean, 0.0) + self.drift.error < DRIFT_ALLOWED
+            if levels or settled or pilots[-1].levels >= _LAST_LEVELS:
+                return pilots
+
+    def _pilot(self, levels: int) -> _Pilot:
+        return _Pilot(levels, self._anneal(self.order[:PILOT_FRAMES], PILOT_CHAINS, levels))
+
+    def _plan(self, pilots: list[_Pilot], target: float) -> _Short:
+        """The cheapest way to the target that the pilot's variances promise."""
+        last = pilots[-1]
+        best = _Short(0, 0, self.total, float(self.total * self.chains * self.levels))
+        for pilot in pilots:
+            moved = _corrected(last.estimate) - _corrected(pilot.estimate)
+            noise = (pilot.variance + last.variance) / PILOT_CHAINS if pilot is not last else 0.0
+            between = max(0.0, float(moved.var()) - noise) if len(moved) > 1 else 0.0
+            for chains in _SHORT_CHAINS:
+                variance = between + pilot.variance / chains + last.variance / self.chains
+                allowed = target**2 - last.variance / self.chains / self.total
+                needed = (
+                    int(1 / (allowed / variance + 1 / self.total)) + 1
+                    if allowed > 0 and variance > 0
+                    else self.total
+                )
+                cost = self.total * chains * pilot.levels + needed * self.chains * self.levels
+                if cost < best.cost:
+                    best = _Short(chains, pilot.levels, max(needed, LEAST_FRAMES), float(cost))
+        return best
+
+    def _lengthen(self, plan: _Short, target: float) -> None:
+        """Anneal more frames at length: as many as the plan, or the error so far, asks for."""
+        done = len(self.long)
+        needed = int(done * (self.stderr / target) ** 2) if done else plan.needed
+        end = min(self.total, max(needed, done + max(LEAST_FRAMES, done // 5)))
+        found = self._anneal(self.order[done:end], self.chains, self.levels)
+        self.long = torch.cat([self.long, _corrected(found)])
+        self.stderrs = torch.cat([self.stderrs, found.stderr])
+        self.ess = torch.cat([self.ess, found.ess])
+        self.say(
+            f"{self.chains} chains × {self.levels} levels on {end} of {self.total} frames: "
+            f"± {self.stderr:.3f}"
+        )
+
+    def _reverse(self) -> Gap:
+        chosen = self.order[:LEAST_FRAMES]
+        density = self.density[chosen]
+        samples = draw(density, (PILOT_CHAINS,), REVERSE_SWEEPS, self.generator)
+        self.chain_levels += len(chosen) * PILOT_CHAINS * (REVERSE_SWEEPS + self.levels)
+        found = ais.reverse_log_partition(density, samples, self.levels, self.generator)
+        gap = Gap.between(found.log_z, self.long[:LEAST_FRAMES])
+        self.say(
+            f"annealing in reverse on {len(chosen)} frames: log Z above by {gap.mean:.3f} "
+            f"± {gap.error:.3f}"
+        )
+        return gap
+
+    def _anneal(self, chosen: Any, chains: int, levels: int) -> LogPartition:
+        density = self.density[chosen]
+        done, total = 0, density.batch_shape[0] * chains * levels
+        self.chain_levels += total
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self.progress(done, total)
+
+        return ais.log_partition(density, chains, levels, self.generator, progress=advance)
+
+
+def _corrected(estimate: LogPartition) -> Tensor:
+    """`log Ẑ` with its bias taken off: the log of a mean is low by half its relative variance."""
+    return estimate.log_z + 0.5 * estimate.stderr**2
