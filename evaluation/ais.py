@@ -127,6 +127,12 @@ def reverse_log_partition(
     Returns:
         The estimate; its kind is "upper bound" and its `ess` that of the weights `1/w`.
     """
+    expected = (*density.batch_shape, density.visible_dim)
+    if len(samples) < 1 or samples.shape[1:] != expected:
+        raise ValueError(
+            f"samples: expected draws of shape (n, {', '.join(map(str, expected))}), "
+            f"got {tuple(samples.shape)}"
+        )
     flat = density.flatten()
     walks = _walks(flat, len(samples), levels, generator, schedule, collapsed)
     starts = samples.reshape(len(samples), -1, flat.visible_dim)
@@ -143,6 +149,51 @@ def reverse_log_partition(
     )
     return LogPartition(
         -inverse.log_z, inverse.stderr, inverse.ess, "upper bound", -inverse.log_weights
+    )
+
+
+class Bracket(NamedTuple):
+    """`log Z` from below and from above, each on average over its draws."""
+
+    lower: LogPartition
+    upper: LogPartition
+
+
+def bracket(
+    density: Any,
+    samples: Tensor,
+    chains: int = 100,
+    levels: int = 1000,
+    generator: torch.Generator | None = None,
+    schedule: Schedule = "adaptive",
+    collapsed: bool | None = None,
+) -> Bracket:
+    """Annealed importance sampling forward and in reverse.
+
+    Args:
+        density: energy density with batch shape `(*B,)`.
+        samples: draws from each density, `(n, *B, V)`: exact (`evaluation.exact.sample`), or where
+            long chains stand.
+        chains: chains of the forward direction.
+        levels, generator, schedule, collapsed: as for `log_partition`.
+
+    Example:
+        >>> from cgrnn.layers import GaussianRBM
+        >>> from evaluation import exact
+        >>> density, generator = GaussianRBM(5, 4)(None), torch.Generator().manual_seed(0)
+        >>> samples = exact.sample(density, 50, generator)
+        >>> lower, upper = bracket(density, samples, 50, 100, generator)
+        >>> bool(upper.log_z - lower.log_z < 0.01), upper.kind
+        (True, 'upper bound')
+    """
+    how: dict[str, Any] = {
+        "generator": generator,
+        "schedule": schedule,
+        "collapsed": collapsed,
+    }
+    return Bracket(
+        log_partition(density, chains, levels, **how),
+        reverse_log_partition(density, samples, levels, **how),
     )
 
 
@@ -282,6 +333,8 @@ def _run_cells(
     """Log-weights `(chains, B)` of every walk, made cell by cell, a cell a thread."""
     total, bias = flat.batch_shape[0], flat.visible_bias
     widest = max(flat.visible_dim, flat.hidden_dim) * bias.element_size()
+    if walks[0].collapsed:
+        widest = max(widest, 8 * flat.visible_dim**2)  # a double-precision factor for every chain
     rows = max(1, _BYTES.get(bias.device.type, _BYTES["cpu"]) // widest)
     places = [
         (walk, slice(start, start + max(1, rows // walk.chains)), first)

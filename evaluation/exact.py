@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evaluation.result import LogPartition
+
 MAX_VISIBLE = 20
 MAX_HIDDEN = 15
 _BLOCK = 1 << 20  # numbers in a block of states
@@ -45,6 +47,13 @@ def log_partition(density: Any) -> Tensor:
     return log_masses(density)[1].logsumexp(0)
 
 
+def result(density: Any) -> LogPartition:
+    """`log_partition` in the form that estimators return, without error and without weights."""
+    log_z = log_partition(density)
+    none = torch.zeros_like(log_z)
+    return LogPartition(log_z, none, none, "exact", log_z.new_empty(0, *density.batch_shape))
+
+
 @torch.no_grad()
 def sample(density: Any, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw frames from every density of a batch exactly, `(count, *B, V)`.
@@ -55,7 +64,7 @@ def sample(density: Any, count: int, generator: torch.Generator | None = None) -
         generator: source of the draws.
     """
     states, masses = log_masses(density)
-    share = masses.flatten(1).softmax(0).T
+    share = masses.reshape(len(states), -1).softmax(0).T
     index = torch.multinomial(share, count, replacement=True, generator=generator).T
     chosen = states[index].view(count, *density.batch_shape, -1)
     if _is_continuous(density):

@@ -58,12 +58,13 @@ def constant_divergence(rises: Tensor, levels: int) -> list[float]:
         `levels + 1` numbers from 0 to 1.
 
     Example:
+        >>> import torch
         >>> wild, calm = torch.tensor([-3.0, 3.0]), torch.tensor([-1.0, 1.0])
         >>> betas = constant_divergence(torch.stack([wild, calm]), 4)
         >>> sum(beta <= 0.5 for beta in betas) > sum(beta >= 0.5 for beta in betas)
         True
     """
-    deviation = rises.double().var(1).flatten(1).mean(1).sqrt()
+    deviation = rises.double().var(1).reshape(len(rises), -1).mean(1).sqrt()
     speed = (1 - _EVEN) * deviation / deviation.mean().clamp(min=1e-300) + _EVEN
     length = np.concatenate([[0.0], speed.cumsum(0).cpu().numpy()])
     even = np.linspace(0, 1, levels + 1)
