@@ -1,0 +1,97 @@
+"""The mean of many partition functions against enumeration, with its error and its cost."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from densities import generator, random_layer, without_gradient
+
+from cgrnn.layers import BinarySpikeSlabRBM, BinarySpikeSlabRBMDensity
+from evaluation import exact
+from evaluation.mean_partition import MeanLogPartition
+
+FRAMES = 600
+
+
+def densities(scale, frames=FRAMES):
+    """A batch whose biases differ as under a context."""
+    layer = random_layer(BinarySpikeSlabRBM, 8, 5, 3, scale)
+    context = without_gradient(BinarySpikeSlabRBM(8, 5, context_dim=4).double())
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            context.get_parameter(name).copy_(parameter)
+        for linear in (context.context_to_visible, context.context_to_hidden):
+            linear.weight.normal_(std=0.5, generator=generator(0))
+    return context(torch.randn(frames, 4, dtype=torch.float64, generator=generator(1)))
+
+
+def share_of(frames):
+    """Sequences of growing lengths, so that the two averages differ."""
+    weight = torch.arange(1, frames + 1).double().rsqrt()
+    return weight / weight.sum()
+
+
+def mean_of(density, target, seed, chains=20, levels=None):
+    share = share_of(density.batch_shape[0])
+    return MeanLogPartition(density, share, chains, levels, target, generator(seed))
+
+
+def test_the_target_is_met_at_a_fraction_of_the_work():
+    density = densities(1.0)
+    found = mean_of(density, 0.01, 0)
+    truth = exact.log_partition(density)
+    assert 0 < found.stderr <= 0.01
+    assert abs(found.per_frame - float(truth.mean())) < 4 * found.stderr
+    assert abs(found.per_sequence - float((share_of(FRAMES) * truth).sum())) < 8 * found.stderr
+    assert found.chain_levels < FRAMES * 100 * 1000 / 5
+    assert len(found.long) < FRAMES
+    assert found.warnings() == []
+
+
+def test_the_standard_error_is_that_of_repetitions():
+    density = densities(1.0, frames=300)
+    truth = float(exact.log_partition(density).mean())
+    scores = []
+    for seed in range(12):
+        found = mean_of(density, 0.03, seed, chains=10, levels=100)
+        scores.append((found.per_frame - truth) / found.stderr)
+    root_mean_square = math.sqrt(sum(score**2 for score in scores) / len(scores))
+    assert 0.5 < root_mean_square < 1.7  # chi of 12 repetitions: beyond three deviations
+
+
+def test_few_chains_are_corrected_for_the_log_of_a_mean():
+    """With four chains `log Ẑ` is low by about half its squared error, which is added back."""
+    density = densities(1.0)
+    found = mean_of(density, 1e-9, 0, chains=4, levels=60)
+    truth = float(exact.log_partition(density).mean())
+    assert len(found.long) == FRAMES
+    bias = 0.5 * float((found.stderrs**2).mean())
+    assert bias > 3 * found.stderr  # else this test could not tell
+    assert abs(found.per_frame - truth) < abs(found.per_frame - bias - truth)
+
+
+def test_reverse_annealing_agrees_where_chains_mix():
+    gap, error = mean_of(densities(0.7), 0.05, 0).reverse_gap
+    assert -4 * error < gap < 0.1 + 4 * error
+
+
+def test_reverse_annealing_that_never_saw_the_mode_says_so():
+    """All mass in a mode of full frames, where chains from sparse frames never go."""
+    one = torch.ones(60, 1, dtype=torch.float64)
+    density = BinarySpikeSlabRBMDensity(
+        torch.ones(16, 1, dtype=torch.float64), -12 * one.expand(60, 16), 0 * one, 1.0, one[0] / 2,
+        one[0],
+    )  # fmt: skip
+    found = MeanLogPartition(density, share_of(60), 20, 200, 0.1, generator(0))
+    assert abs(found.per_frame - float(exact.log_partition(density).mean())) < 0.5
+    assert found.reverse_gap.mean < -20
+    assert any("disagrees" in warning for warning in found.warnings())
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_handful_of_frames_is_no_special_case(frames):
+    density = densities(0.5, frames)
+    found = mean_of(density, 0.05, 0, levels=200)
+    assert abs(found.per_frame - float(exact.log_partition(density).mean())) < 0.2
