@@ -64,7 +64,8 @@ class LogPartition:
             on the weights. But where one group lies below the highest by more than three standard
             errors of their difference, it is left out. An unbiased estimate of a positive number
             is seldom far too high (more than `x` times with probability below `1/x`) and often far
-            too low: the low group has missed a mode.
+            too low: the low group has missed a mode. (For this, `n` weights are not trusted to give
+            an error below `1/√n`: that of a few may look small by chance.)
 
         Args:
             groups: log-weights, `(n_g, *B)` each.
@@ -76,14 +77,17 @@ class LogPartition:
             >>> LogPartition.from_groups([found, missed], [0.5, 0.5]).log_z
             tensor(5.0512)
         """
+        if min(len(group) for group in groups) < 2:  # one weight has no error: pool them all
+            groups, shares = [torch.cat(list(groups))], [1.0]
         log_z = torch.stack([group.logsumexp(0) - math.log(len(group)) for group in groups])
         ess = torch.stack([_effective(group) for group in groups])
         counts = log_z.new_tensor([len(group) for group in groups])
         counts = counts.view(-1, *[1] * (log_z.dim() - 1))
         variance = (counts / ess - 1.0).clamp(min=0.0) / (counts - 1).clamp(min=1)
         best = log_z.argmax(0, keepdim=True)
-        error = (variance + variance.gather(0, best)).sqrt()
-        missed = log_z.amax(0) - log_z > ERRORS_ALLOWED * error + 1e-6
+        doubt = torch.maximum(variance, 1 / counts)
+        error = (doubt + doubt.gather(0, best)).sqrt()
+        missed = log_z.amax(0) - log_z > ERRORS_ALLOWED * error
         share = log_z.new_tensor(shares).view_as(counts).masked_fill(missed, 0.0)
         share = share / share.sum(0)
         part = log_z + share.log()

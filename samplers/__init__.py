@@ -5,6 +5,18 @@ its randomness from a `torch.Generator` (None: the global one).
 """
 
 from samplers.contrastive import contrastive_loss
+from samplers.diagnostics import Diagnostics, diagnose, watch
 from samplers.gibbs import chain, draw
+from samplers.tempering import Replicas, Tempered, parallel_tempering
 
-__all__ = ["chain", "contrastive_loss", "draw"]
+__all__ = [
+    "Diagnostics",
+    "Replicas",
+    "Tempered",
+    "chain",
+    "contrastive_loss",
+    "diagnose",
+    "draw",
+    "parallel_tempering",
+    "watch",
+]
