@@ -22,7 +22,7 @@ class LogPartition:
     Attributes:
         log_z: in nats, `(*B,)` float64.
         stderr: standard error of `log_z` by the delta method, `(*B,)`. It is itself too small when
-            `ess` is a handful.
+            `ess` is a handful, and infinite for one weight.
         ess: effective number of weights, `(Σw)²/Σw²`, between 1 and their number, `(*B,)`.
         kind: "exact"; "estimate"; or "lower bound" and "upper bound", which hold on average over
             the draws. The exponential of an AIS estimate is unbiased for `Z`, so that `log_z` is
@@ -77,13 +77,14 @@ class LogPartition:
             >>> LogPartition.from_groups([found, missed], [0.5, 0.5]).log_z
             tensor(5.0512)
         """
-        if min(len(group) for group in groups) < 2:  # one weight has no error: pool them all
+        if min(len(group) for group in groups) < 2:  # too few to be compared
             groups, shares = [torch.cat(list(groups))], [1.0]
         log_z = torch.stack([group.logsumexp(0) - math.log(len(group)) for group in groups])
         ess = torch.stack([_effective(group) for group in groups])
         counts = log_z.new_tensor([len(group) for group in groups])
         counts = counts.view(-1, *[1] * (log_z.dim() - 1))
-        variance = (counts / ess - 1.0).clamp(min=0.0) / (counts - 1).clamp(min=1)
+        variance = (counts / ess - 1.0).clamp(min=0.0) / (counts - 1)
+        variance = variance.nan_to_num(nan=math.inf)  # a single weight has no error
         best = log_z.argmax(0, keepdim=True)
         doubt = torch.maximum(variance, 1 / counts)
         error = (doubt + doubt.gather(0, best)).sqrt()

@@ -2,199 +2,286 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
+import reference
 import torch
-from densities import LAYERS, generator, random_density, random_layer, without_gradient
+from densities import (
+    BINARY,
+    CONTINUOUS,
+    LAYERS,
+    SPIKE_SLAB,
+    errors_off,
+    generator,
+    random_density,
+    random_frames,
+    random_layer,
+)
+from torch.nn.functional import softplus
 
-from cgrnn.layers import BernoulliRBM, BinarySpikeSlabRBM, IndependentBernoulli
+from cgrnn.layers import BernoulliRBM
+from cgrnn.layers.energy import softplus_sum
 from evaluation import exact
 
 SEEDS = range(5)
+PATHS = ("annealed", "tempered")
 
 
-def spikes(hidden: int) -> torch.Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=hidden)), dtype=torch.float64)
-
-
-def slab_grid(step: float = 0.1, half_width: float = 30.0) -> torch.Tensor:
-    """Points of the trapezoid rule over both slabs, `(points, 2)`; exact for Gaussians."""
+def grid(half_width: float, step: float) -> torch.Tensor:
+    """Points of the trapezoid rule over a plane, `(points, 2)`; exact for Gaussians."""
     line = torch.arange(-half_width, half_width, step, dtype=torch.float64)
     return torch.cartesian_prod(line, line)
 
 
-def joint_weights(density, v):
-    """`∫ exp(-E(v, h, s)) ds` for every h of two units, by quadrature of the joint energy."""
-    grid = slab_grid()
-    cell = float(grid[1, 1] - grid[0, 1]) ** 2
-    result = []
-    for h in spikes(2):
-        energy = density.energy(v.expand(len(grid), -1), h.expand(len(grid), -1), grid)
-        result.append((-energy).exp().sum() * cell)
-    return torch.stack(result)
+SPIKES = exact.all_frames(2)
+SLABS = grid(60.0, 0.3)
 
 
+def joint_masses(kind, density, v):
+    """`log ∫ exp(-E(v, h, s)) ds` for every state of two spikes, by sum over the slabs' plane."""
+    if kind not in SPIKE_SLAB:
+        return torch.stack([-density.energy(v, h) for h in SPIKES])
+    masses = [(-density.energy(v, h, SLABS)).logsumexp(0) for h in SPIKES]
+    return torch.stack(masses) + 2 * math.log(0.3)
+
+
+def frames_of(kind, visible, seed=0):
+    return exact.all_frames(visible) if kind in BINARY else random_frames(kind, 5, visible, seed)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_energy_is_that_of_the_formula(kind):
+    for seed in SEEDS:
+        density, random = random_density(kind, 4, 3, seed), np.random.default_rng(seed)
+        v = random_frames(kind, 1, 4, seed)[0].numpy()
+        h = (random.random(3) < 0.7).astype(float)
+        s = random.normal(size=3) if kind in SPIKE_SLAB else None
+        latents = [torch.tensor(x) for x in (h, s) if x is not None]
+        found = density.energy(torch.tensor(v), *latents)
+        assert float(found) == pytest.approx(reference.energy(density, v, h, s), abs=1e-10)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_free_energy_is_the_marginal_of_the_joint_energy_with_slabs(seed):
-    density = random_density(BinarySpikeSlabRBM, 3, 2, seed)
-    for v in exact.all_frames(3):
-        expected = -joint_weights(density, v).sum().log()
-        assert density.free_energy(v) == pytest.approx(float(expected), abs=1e-9)
+def test_free_energy_is_the_marginal_of_the_joint_energy(kind, seed):
+    density = random_density(kind, 3, 2, seed)
+    for v in frames_of(kind, 3, seed):
+        expected = -joint_masses(kind, density, v).logsumexp(0)
+        assert float(density.free_energy(v)) == pytest.approx(float(expected), abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_free_energy_is_the_marginal_of_the_joint_energy_without_slabs(seed):
-    density = random_density(BernoulliRBM, 4, 3, seed)
-    for v in exact.all_frames(4):
-        energies = torch.stack([density.energy(v, h) for h in spikes(3)])
-        assert torch.allclose(density.free_energy(v), -(-energies).logsumexp(0))
+def test_spikes_given_the_frame_follow_the_joint_energy(kind, seed):
+    density = random_density(kind, 3, 2, seed)
+    for v in frames_of(kind, 3, seed)[1:4]:
+        expected = joint_masses(kind, density, v).softmax(0) @ SPIKES
+        assert torch.allclose(torch.sigmoid(density.hidden_logits(v)), expected)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_spikes_given_the_frame_follow_the_joint_energy(seed):
-    density = random_density(BinarySpikeSlabRBM, 3, 2, seed)
-    v = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
-    weights = joint_weights(density, v)
-    expected = (weights[:, None] * spikes(2)).sum(0) / weights.sum()
-    assert torch.allclose(torch.sigmoid(density.hidden_logits(v)), expected)
-
-
-def test_slabs_given_frame_and_spikes_have_the_joint_energys_mean_and_variance():
-    density = random_density(BinarySpikeSlabRBM, 3, 2, 1)
-    v = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
-    count = 200_000
-    h, s = density.sample_latents(v.expand(count, -1), generator(2))
-    grid = slab_grid()
-    for spike in spikes(2):
-        energy = density.energy(v.expand(len(grid), -1), spike.expand(len(grid), -1), grid)
-        weight = torch.softmax(-energy, 0)[:, None]
-        mean = (weight * grid).sum(0)
-        variance = (weight * (grid - mean) ** 2).sum(0)
-        drawn = s[(h == spike).all(-1)]
+@pytest.mark.parametrize("kind", SPIKE_SLAB)
+def test_slabs_given_frame_and_spikes_have_the_joint_energys_mean_and_variance(kind):
+    density = random_density(kind, 3, 2, 1, scale=0.7)
+    v = random_frames(kind, 1, 3, 1)[0]
+    h, s = density.sample_latents(v.expand(200_000, -1), generator(2))
+    for spikes in SPIKES:
+        weight = torch.softmax(-density.energy(v, spikes, SLABS), 0)[:, None]
+        mean = (weight * SLABS).sum(0)
+        variance = (weight * (SLABS - mean) ** 2).sum(0)
+        drawn = s[(h == spikes).all(-1)]
         assert len(drawn) > 500
-        error = (variance / len(drawn)).sqrt()
-        assert ((drawn.mean(0) - mean).abs() < 5 * error).all()
-        assert ((drawn.var(0) / variance - 1).abs() < 5 * math.sqrt(2 / len(drawn))).all()
+        assert errors_off(drawn, mean) < 5
+        assert errors_off((drawn - mean) ** 2, variance) < 5
+        assert errors_off((drawn - mean).prod(-1), 0.0) < 5
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_frame_given_the_latents_follows_the_joint_energy(kind):
-    density = random_density(kind, 4, 3, 3)
-    latents = density.sample_latents(torch.zeros(4, dtype=torch.float64), generator(0))
-    energies = torch.stack([density.energy(v, *latents) for v in exact.all_frames(4)])
-    expected = (torch.softmax(-energies, 0)[:, None] * exact.all_frames(4)).sum(0)
-    assert torch.allclose(density.mean_visible(latents), expected)
+    plane = exact.all_frames(2) if kind in BINARY else grid(25.0, 0.1)
+    for seed in SEEDS:
+        density = random_density(kind, 2, 3, seed, scale=0.7)
+        latents = density.sample_latents(random_frames(kind, 1, 2, seed)[0], generator(seed))
+        weight = torch.softmax(-density.energy(plane, *latents), 0)
+        mean = weight @ plane
+        assert torch.allclose(density.mean_visible(latents), mean, atol=1e-8)
+        copies = tuple(latent.expand(20_000, -1) for latent in latents)
+        drawn = density.sample_visible(copies, generator(seed))
+        assert errors_off(drawn, mean) < 5
+        second = (plane * weight[:, None]).T @ plane
+        assert errors_off(drawn[:, :, None] * drawn[:, None, :], second) < 5
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_activation_is_the_mean_of_the_feature_that_is_fed_back(kind):
     density = random_density(kind, 4, 3, 5)
-    v = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
-    latents = density.sample_latents(v.expand(100_000, -1), generator(1))
-    feature = latents[0] if kind is BernoulliRBM else latents[0] * latents[1]
-    error = feature.std(0) / math.sqrt(len(feature))
-    assert ((feature.mean(0) - density.activation(v)).abs() < 5 * error).all()
+    for v in random_frames(kind, 3, 4, 0):
+        latents = density.sample_latents(v.expand(100_000, -1), generator(1))
+        feature = latents[0] * latents[1] if kind in SPIKE_SLAB else latents[0]
+        assert errors_off(feature, density.activation(v)) < 5
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", LAYERS)
-def test_base_of_the_annealing_path_is_normalised_and_sampled_in_closed_form(kind):
-    density = random_density(kind, 5, 4, 7)
-    base = density.annealed(0.0)
-    assert torch.allclose(density.base_log_partition(), exact.log_partition(base))
-    drawn = density.sample_base((100_000,), generator(0))
-    p = torch.sigmoid(density.visible_bias)
-    assert ((drawn.mean(0) - p).abs() < 5 * (p * (1 - p) / len(drawn)).sqrt()).all()
+def test_base_of_either_path_is_normalised_and_sampled_in_closed_form(kind, path):
+    base = getattr(random_density(kind, 5, 4, 7), path)(0.0)
+    assert float(base.base_log_partition()) == pytest.approx(reference.log_partition(base))
+    drawn = base.sample_base((100_000,), generator(0))
+    mean, second = reference.moments(base)
+    assert errors_off(drawn, mean) < 5
+    assert errors_off(drawn[:, :, None] * drawn[:, None, :], second) < 5
+
+
+def with_couplings_scaled(density, factor):
+    """Energies hold W and, where there is one, Φ: the same factor on W and its square on Φ."""
+    scaled = {"weight": density.weight * factor}
+    if hasattr(density, "damping"):
+        scaled["damping"] = density.damping * factor**2
+    return replace(density, **scaled)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_annealed_density_is_the_density_of_scaled_couplings(kind):
-    layer = random_layer(kind, 5, 4, 8)
-    layer.W.mul_(0.3)
-    annealed = random_density(kind, 5, 4, 8).annealed(0.3)
-    scaled, v = layer(None), exact.all_frames(5)
+    density, v = random_density(kind, 5, 4, 8), random_frames(kind, 20, 5, 0)
+    annealed, scaled = density.annealed(0.3), with_couplings_scaled(density, 0.3)
     assert torch.allclose(annealed.free_energy(v), scaled.free_energy(v))
-    assert torch.allclose(annealed.free_energy(v, annealed.project(v)), scaled.free_energy(v))
+    assert torch.allclose(annealed.activation(v), scaled.activation(v))
     latents = scaled.sample_latents(v, generator(0))
     for mine, theirs in zip(annealed.sample_latents(v, generator(0)), latents, strict=True):
         assert torch.allclose(mine, theirs)
+    assert torch.allclose(annealed.energy(v, *latents), scaled.energy(v, *latents))
     assert torch.allclose(annealed.mean_visible(latents), scaled.mean_visible(latents))
+    for step in {"gibbs_step", "collapsed_step"} & set(dir(density)):
+        mine, theirs = (getattr(d, step)(v, generator(1)) for d in (annealed, scaled))
+        assert torch.allclose(mine, theirs)
     assert torch.allclose(annealed.W, scaled.W)
+    assert torch.allclose(exact.log_partition(annealed), exact.log_partition(scaled))
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_tempered_density_goes_from_fair_coins_to_the_density_in_proportion(kind):
-    density, v = random_density(kind, 5, 4, 8), exact.all_frames(5)
+def test_annealing_twice_multiplies(kind):
+    density, v = random_density(kind, 5, 4, 8), random_frames(kind, 20, 5, 0)
+    twice, once = density.annealed(0.5).annealed(0.6), density.annealed(0.3)
+    assert torch.allclose(twice.free_energy(v), once.free_energy(v))
+    assert torch.allclose(density.annealed(1.0).free_energy(v), density.free_energy(v))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_tempered_density_goes_from_no_preference_to_the_density_in_proportion(kind):
+    """What of the logits and of the bias tells frames apart is multiplied by beta, no more."""
+    density, v = random_density(kind, 5, 4, 8), random_frames(kind, 20, 5, 0)
     assert torch.allclose(density.tempered(1.0).free_energy(v), density.free_energy(v))
-    coins = density.tempered(0.0)
-    assert torch.allclose(coins.free_energy(v), coins.free_energy(v)[0])
-    assert torch.allclose(coins.base_log_partition(), exact.log_partition(coins))
     part = density.hidden_logits(v) - density.hidden_bias
-    assert torch.allclose(density.tempered(0.3).hidden_logits(v) - density.hidden_bias, 0.3 * part)
-    assert torch.allclose(density.tempered(0.3).visible_bias, 0.3 * density.visible_bias)
+    for beta in (0.0, 0.3, 0.8):
+        tempered = density.tempered(beta)
+        assert torch.allclose(tempered.hidden_logits(v) - density.hidden_bias, beta * part)
+        assert torch.allclose(tempered.visible_bias, beta * density.visible_bias)
+        free = tempered.free_energy(v) + beta * v @ density.visible_bias
+        if kind in CONTINUOUS:
+            assert torch.equal(tempered.precision_diag, density.precision_diag)
+            free -= 0.5 * (v**2 @ density.precision_diag)
+        hidden = softplus(density.hidden_bias + beta * part).sum(-1)
+        assert torch.allclose(free + hidden, (free + hidden)[0])
 
 
-def chi_square(density, frames, classes):
-    """Pearson's statistic of frames against the enumerated density, and its mean and deviation."""
-    states = exact.all_frames(density.visible_dim)
-    p = torch.softmax(-density.free_energy(states), 0)
-    index = (frames @ (2.0 ** torch.arange(density.visible_dim)).double()).long()
-    seen = torch.bincount(index, minlength=classes).double()
-    statistic = ((seen - len(frames) * p) ** 2 / (len(frames) * p)).sum()
-    return float(statistic), classes - 1, math.sqrt(2 * (classes - 1))
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_products_with_the_couplings_are_the_same_on_the_whole_path(kind, path):
+    density, v = random_density(kind, 5, 4, 9), random_frames(kind, 20, 5, 0)
+    products = density.project(v)
+    for beta in (0.0, 0.4, 1.0):
+        there = getattr(density, path)(beta)
+        assert torch.allclose(there.free_energy(v, products), there.free_energy(v))
+        assert torch.allclose(there.activation(v, products), there.activation(v))
+        with_products = there.gibbs_step(v, generator(0), products)
+        assert torch.allclose(with_products, there.gibbs_step(v, generator(0)))
 
 
-def spread_density(kind):
-    """A density over four units whose every state is common enough for the statistic to see."""
-    density = random_density(kind, 4, 3, seed=1, scale=0.6)
-    p = torch.softmax(-density.free_energy(exact.all_frames(4)), 0)
-    assert p.min() > 0.005
-    return density
+@pytest.mark.parametrize("gradient", [True, False])
+def test_softplus_sum_is_exact_for_any_logits(gradient):
+    logits = torch.randn(50, 250, generator=generator(0)) * 10 ** torch.linspace(-3, 4, 250)
+    logits[0, :7] = torch.tensor([1e30, -1e30, 0.0, 88.0, -88.0, 104.0, -104.0])
+    with torch.set_grad_enabled(gradient):
+        found = softplus_sum(logits)
+    expected = np.logaddexp(0.0, logits.double().numpy()).sum(-1)
+    assert np.allclose(found.numpy(), expected, rtol=2e-6)
+    small = torch.full((3, 250), -30.0, dtype=torch.float64)
+    with torch.set_grad_enabled(gradient):
+        assert torch.allclose(softplus_sum(small), 250 * torch.exp(small[:, 0]), atol=1e-13)
 
 
-def exact_draws(density, count, seed):
-    states = exact.all_frames(density.visible_dim)
-    p = torch.softmax(-density.free_energy(states), 0)
-    return states[torch.multinomial(p, count, replacement=True, generator=generator(seed))]
+def context_and_layer(kind):
+    context = torch.randn(5, 7, 2, dtype=torch.float64, generator=generator(0))
+    return context, random_layer(kind, 4, 3, 1, context=2)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("sweeps", [1, 10, 100])
-def test_gibbs_started_exact_does_not_drift(kind, sweeps):
-    density = spread_density(kind)
-    v = exact_draws(density, 20_000, 0)
-    random = generator(1)
-    for _ in range(sweeps):
-        v = density.gibbs_step(v, random)
-    statistic, mean, deviation = chi_square(density, v, 16)
-    assert statistic < mean + 6 * deviation
+def test_context_moves_biases_and_precisions_and_nothing_else(kind):
+    context, layer = context_and_layer(kind)
+    expected = {
+        "visible_bias": layer.visible_bias + context @ layer.context_to_visible.weight.T,
+        "hidden_bias": layer.hidden_bias + context @ layer.context_to_hidden.weight.T,
+    }
+    if kind in CONTINUOUS:
+        shift = torch.log1p((context @ layer.context_to_precision.weight.T).exp())
+        expected["precision_diag"] = layer.log_precision.exp() + shift
+    density, other = layer(context), layer(context + 1.0)
+    assert set(density.contextual) == set(expected)
+    for field in fields(density):
+        found = getattr(density, field.name)
+        if field.name in expected:
+            assert torch.allclose(found, expected[field.name])
+        else:
+            assert torch.equal(torch.as_tensor(found), torch.as_tensor(getattr(other, field.name)))
 
 
-def test_slabs_of_variance_alpha_are_caught_by_the_drift():
-    density = spread_density(BinarySpikeSlabRBM)
-    v, random = exact_draws(density, 20_000, 0), generator(1)
-    for _ in range(10):
-        h, s = density.sample_latents(v, random)
-        mean = h * density.slab_mean(v)
-        wrong = mean + (s - mean) * density.alpha  # deviation √α where 1/√α is due
-        v = density.sample_visible((h, wrong), random)
-    statistic, mean, deviation = chi_square(density, v, 16)
-    assert statistic > mean + 6 * deviation
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_batch_is_its_members(kind):
+    context, layer = context_and_layer(kind)
+    density, one = layer(context), layer(context[2, 3])
+    assert density.batch_shape == (5, 7) and one.batch_shape == ()
+    v = random_frames(kind, 3 * 5 * 7, 4, 0).view(3, 5, 7, 4)
+    free = density.free_energy(v)
+    assert free.shape == (3, 5, 7)
+    expected = one.free_energy(v[:, 2, 3])
+    assert torch.allclose(free[:, 2, 3], expected)
+    assert torch.allclose(density[2, 3].free_energy(v[:, 2, 3]), expected)
+    assert torch.allclose(density.flatten()[2 * 7 + 3].free_energy(v[:, 2, 3]), expected)
+    chosen = density[torch.tensor([0, 2]), 3]
+    assert chosen.batch_shape == (2,)
+    assert torch.allclose(chosen.free_energy(v[:, [0, 2], 3]), free[:, [0, 2], 3])
+    assert density.gibbs_step(v, generator(0)).shape == v.shape
+    assert density.sample_base((6, 2), generator(0)).shape == (6, 2, 5, 7, 4)
+    assert torch.allclose(density.base_log_partition()[2, 3], one.base_log_partition())
 
 
-def test_context_moves_the_biases_and_nothing_else():
-    layer = BinarySpikeSlabRBM(4, 3, context_dim=2).double()
-    context = torch.randn(5, 7, 2, dtype=torch.float64, generator=generator(0))
-    density = layer(context)
-    assert density.batch_shape == (5, 7)
-    one = layer(context[2, 3])
-    v = torch.ones(4, dtype=torch.float64)
-    assert torch.allclose(density.free_energy(v.expand(5, 7, 4))[2, 3], one.free_energy(v))
-    assert torch.allclose(density[2, 3].free_energy(v), one.free_energy(v))
-    flat = density.flatten()
-    assert torch.allclose(flat[2 * 7 + 3].free_energy(v), one.free_energy(v))
+@pytest.mark.parametrize("kind", LAYERS)
+def test_drive_with_the_contexts_share_is_the_density_under_the_context(kind):
+    context, layer = context_and_layer(kind)
+    v = random_frames(kind, 35, 4, 0).view(5, 7, 4)
+    drive, density = layer.drive(v, sample=False), layer(context)
+    logits = drive.logits + context @ drive.weight.T
+    assert drive.uniforms is None
+    assert torch.allclose(logits, density.hidden_logits(v))
+    assert torch.allclose(torch.sigmoid(logits) * drive.slabs, density.activation(v))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_sampled_drive_feeds_back_latents_of_the_right_mean_and_spread(kind):
+    _, layer = context_and_layer(kind)
+    v = random_frames(kind, 1, 4, 3)
+    drive = layer.drive(v.expand(100_000, 4), sample=True, generator=generator(0))
+    fed_back = (drive.uniforms < torch.sigmoid(drive.logits)) * drive.slabs
+    density = layer(torch.zeros(2, dtype=torch.float64))
+    mean = density.activation(v[0])
+    second = mean
+    if kind in SPIKE_SLAB:
+        size = density.slab_mean(v[0]) ** 2 + 1 / density.alpha
+        second = torch.sigmoid(density.hidden_logits(v[0])) * size
+    assert errors_off(fed_back, mean) < 5
+    assert errors_off(fed_back**2, second) < 5
 
 
 def test_context_that_does_not_fit_is_refused():
@@ -204,16 +291,14 @@ def test_context_that_does_not_fit_is_refused():
         BernoulliRBM(4, 3, context_dim=2)(None)
 
 
-def test_independent_bernoulli_sums_to_one_and_samples_its_mean():
-    layer = without_gradient(IndependentBernoulli(5, context_dim=2).double())
-    density = layer(torch.tensor([0.3, -2.0], dtype=torch.float64))
-    assert density.log_prob(exact.all_frames(5)).logsumexp(0) == pytest.approx(0.0, abs=1e-12)
-    drawn, p = density.sample((50_000,), generator(0)), density.mean
-    assert ((drawn.mean(0) - p).abs() < 5 * (p * (1 - p) / len(drawn)).sqrt()).all()
-
-
-def test_densities_are_replaced_and_never_changed():
-    density = random_density(BernoulliRBM, 3, 2, 0)
-    density.annealed(0.5)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_densities_are_replaced_and_never_changed(kind):
+    density = random_density(kind, 3, 2, 0)
+    before = {
+        field.name: torch.as_tensor(getattr(density, field.name)) for field in fields(density)
+    }
+    copies = {name: value.clone() for name, value in before.items()}
+    for other in (density.annealed(0.5), density.tempered(0.5), density[None], density.flatten()):
+        other.gibbs_step(other.sample_base((2,), generator(0)), generator(0))
+    assert all(torch.equal(before[name], copies[name]) for name in copies)
     assert density.beta == 1.0
-    assert replace(density, beta=0.5).beta == 0.5

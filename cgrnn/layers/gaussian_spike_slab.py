@@ -151,11 +151,10 @@ class GaussianSpikeSlabRBM(GaussianLayer, SpikeSlabLayer):
 
     def _by_spike(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
         size = self.W.abs()
-        # Rounding must not tip the balance of the two terms: it is at most V units in the last
-        # place, which is what the factor adds.
-        dominance = (size * size.sum(0) / alpha).T * (
-            1 + self.visible_dim * torch.finfo(size.dtype).eps
-        )
+        # Rounding must not tip the balance of the two terms. It is at most V units in the last
+        # place for the sum and one for each of the other operations here and in annealing.
+        rounding = (self.visible_dim + 8) * torch.finfo(size.dtype).eps
+        dominance = (size * size.sum(0) / alpha).T * (1 + rounding)
         return self.W, dominance + softplus(self.raw_slack)
 
     def _spectral(self, alpha: Tensor) -> tuple[Tensor, Tensor]:

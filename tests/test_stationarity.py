@@ -1,0 +1,119 @@
+"""Sweeps that start from exact draws must leave them exact; sweeps that are wrong must not.
+
+The draws and what they are held against come from `reference`, which shares nothing with the
+densities under test: the states of the spikes by Pearson's statistic, `v` and `v vᵀ` by their
+means. Each distance is the `-log10` of its probability under independent exact draws.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import reference
+import torch
+from densities import (
+    GAUSSIAN_SPIKE_SLAB,
+    LAYERS,
+    SPIKE_SLAB,
+    errors_off,
+    generator,
+    random_density,
+)
+from scipy.stats import norm
+
+CHAINS = 20_000
+FLOOR = 8.0
+
+
+def gibbs_sweep(density, v, random):
+    return density.gibbs_step(v, random)
+
+
+def collapsed_sweep(density, v, random):
+    return density.collapsed_step(v, random)
+
+
+def slab_variance_alpha(density, v, random):
+    """The published code's sweep: deviation √α where 1/√α is due."""
+    h, s = density.sample_latents(v, random)
+    mean = h * density.slab_mean(v)
+    return density.sample_visible((h, mean + (s - mean) * density.alpha), random)
+
+
+def slabs_forgotten(density, v, random):
+    """Slabs held at their mean in place of integrated out: `C` where `C_h` is due."""
+    h = density.sample_spikes(v, random)
+    return density.sample_visible((h, density.mu.expand_as(h)), random)
+
+
+def distance(density, v, random):
+    """From the exact density, the worst of the three."""
+    spikes = density.sample_latents(v, random)[0]
+    mean, second = reference.moments(density)
+    off = max(errors_off(v, mean), errors_off(v[:, :, None] * v[:, None, :], second))
+    surprise_of_moments = -(math.log(2) + norm.logsf(off)) / math.log(10)
+    return max(reference.surprise_of_spikes(density, spikes), surprise_of_moments)
+
+
+def distances(density, sweep, lengths, chains=CHAINS):
+    """After each of so many sweeps of chains that start from exact draws."""
+    v, random, found = reference.sample(density, chains, 0), generator(1), []
+    for number in range(max(lengths) + 1):
+        if number in lengths:
+            found.append(distance(density, v, random))
+        v = sweep(density, v, random)
+    return torch.tensor(found)
+
+
+def spread_density(kind):
+    """The first density whose spikes take all their states, for the statistic to see them.
+
+    Slabs have a precision of about 2, for a deviation that is upside down to show.
+    """
+    for seed in range(1000):
+        density = random_density(kind, 4, 3, seed, scale=0.8)
+        if kind in SPIKE_SLAB:
+            density = replace(density, alpha=2 * density.alpha)
+        if reference.spike_probabilities(density).min() > 0.01:
+            return density
+    raise AssertionError(f"no {kind.__name__} whose spikes are spread")
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_gibbs_sweeps_from_exact_draws_do_not_drift(kind):
+    assert distances(spread_density(kind), gibbs_sweep, (0, 1, 10, 100)).max() < FLOOR
+
+
+@pytest.mark.parametrize("kind", GAUSSIAN_SPIKE_SLAB)
+def test_collapsed_sweeps_from_exact_draws_do_not_drift(kind):
+    found = distances(spread_density(kind), collapsed_sweep, (1, 10, 100), chains=5_000)
+    assert found.max() < FLOOR
+
+
+@pytest.mark.parametrize("path", ["annealed", "tempered"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_sweeps_halfway_along_either_path_do_not_drift(kind, path):
+    density = getattr(spread_density(kind), path)(0.5)
+    assert distances(density, gibbs_sweep, (1, 10)).max() < FLOOR
+    if kind in GAUSSIAN_SPIKE_SLAB:
+        assert distances(density, collapsed_sweep, (1, 10)).max() < FLOOR
+
+
+@pytest.mark.parametrize("kind", SPIKE_SLAB)
+def test_slabs_of_variance_alpha_are_caught_by_the_drift(kind):
+    assert distances(spread_density(kind), slab_variance_alpha, (10,)).min() > 2 * FLOOR
+
+
+@pytest.mark.parametrize("kind", GAUSSIAN_SPIKE_SLAB)
+def test_slabs_that_are_not_integrated_out_are_caught_by_the_drift(kind):
+    assert distances(spread_density(kind), slabs_forgotten, (10,)).min() > 2 * FLOOR
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_sweep_under_couplings_half_too_large_is_caught_by_the_drift(kind):
+    def wrong(density, v, random):
+        return density.annealed(1.5).gibbs_step(v, random)
+
+    assert distances(spread_density(kind), wrong, (10,)).min() > 2 * FLOOR
