@@ -92,7 +92,7 @@ def test_weights_of_collapsed_sweeps_are_unbiased_at_few_levels(kind, levels):
     [(kind, False) for kind in LAYERS] + [(kind, True) for kind in GAUSSIAN_SPIKE_SLAB],
 )
 def test_reverse_weights_from_exact_draws_are_unbiased_for_the_inverse(kind, levels, collapsed):
-    density = gentle_batch(kind, levels)
+    density = gentle_batch(kind, levels).annealed(0.5)
     truth = exact.log_partition(density)
     draws = exact.sample(density, 5_000 if collapsed else 20_000, generator(0))
     how = {"schedule": "linear", "collapsed": collapsed, "generator": generator(1)}

@@ -156,7 +156,7 @@ def test_couplings_within_the_spectral_norm_stay_as_they_are():
 
 
 def test_the_published_audio_setting_is_no_density():
-    """Φ = 0 with free couplings, as the paper has it: some state of the spikes has infinite mass."""
+    """Φ = 0 with free couplings, as in the paper: some state of the spikes has infinite mass."""
     improper = 0
     for seed in range(20):
         layer = random_layer(GaussianSpikeSlabRBM, 6, 5, seed, scale=0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -75,7 +77,7 @@ def step_deviations(density, path, betas, chains, random):
     """Rises of chains that anneal along a path, `(levels, chains)`."""
     at = getattr(density, path)
     v, rises = at(0.0).sample_base((chains,), random), []
-    for low, high in zip(betas, betas[1:], strict=False):
+    for low, high in pairwise(betas):
         rises.append(at(low).free_energy(v) - at(high).free_energy(v))
         v = at(high).gibbs_step(v, random)
     return torch.stack(rises)

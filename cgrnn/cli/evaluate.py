@@ -136,12 +136,14 @@ def render(result: dict[str, Any]) -> str:
         table([result]).rstrip(),
     ]
     if scores["chains"]:
+        gap = scores["reverse_gap"]
         lines.append(
             f"log Z by annealed importance sampling, {scores['chains']} chains × "
             f"{scores['levels']} levels on {scores['frames_estimated']} frames, on average "
             f"{scores['ess']} effective chains, {scores['chain_levels'] / 1e6:.0f} million "
             "chain-levels in all; halving the levels raises the likelihood by "
-            f"{scores['drift']:.3f}; annealing in reverse puts it {scores['reverse_gap']:.3f} lower"
+            f"{scores['drift']:.3f}; annealing in reverse puts it {abs(gap):.3f} "
+            + ("lower" if gap > 0 else "higher")
         )
     warnings = scores["warnings"] + ([result["chains"]["warning"]] if result["chains"] else [])
     lines += [f"WARNING: {warning}" for warning in warnings if warning]
