@@ -36,7 +36,7 @@ def test_two_hundred_random_densities_against_the_sum_over_joint_states(kind):
 @pytest.mark.parametrize("kind", CONTINUOUS)
 def test_two_visible_units_against_quadrature_of_the_free_energy(kind):
     for seed in range(4):
-        density = random_density(kind, 2, 3, seed, scale=0.5)
+        density = random_density(kind, 2, 3, seed, scale=0.5).annealed(0.7)  # the plane holds it
         line = torch.arange(-40.0, 40.0, 0.08, dtype=torch.float64)
         log_z = (-density.free_energy(torch.cartesian_prod(line, line))).logsumexp(0)
         expected = float(log_z) + 2 * np.log(0.08)

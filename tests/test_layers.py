@@ -37,7 +37,8 @@ def grid(half_width: float, step: float) -> torch.Tensor:
 
 
 SPIKES = exact.all_frames(2)
-SLABS = grid(60.0, 0.3)
+SLAB_STEP = 0.25
+SLABS = grid(50.0, SLAB_STEP)
 
 
 def joint_masses(kind, density, v):
@@ -45,7 +46,7 @@ def joint_masses(kind, density, v):
     if kind not in SPIKE_SLAB:
         return torch.stack([-density.energy(v, h) for h in SPIKES])
     masses = [(-density.energy(v, h, SLABS)).logsumexp(0) for h in SPIKES]
-    return torch.stack(masses) + 2 * math.log(0.3)
+    return torch.stack(masses) + 2 * math.log(SLAB_STEP)
 
 
 def frames_of(kind, visible, seed=0):

@@ -136,7 +136,7 @@ def test_long_contrastive_gradient_is_that_of_the_exact_likelihood(kind):
 @pytest.mark.parametrize("kind", BINARY)
 def test_one_step_from_the_data_is_biased_where_the_long_chain_is_not(kind):
     """The tests above must be able to fail: CD-1's gradient is not the likelihood's."""
-    density = random_density(kind, 6, 4, 1, scale=1.5)
+    density = random_density(kind, 6, 4, 1, scale=2.0)
     after = chain(density, torch.ones(20_000, 6, dtype=torch.float64), 1, generator(0))
     assert moments_off(density, after) > 10
 
