@@ -1,0 +1,1 @@
+"""Sources of `cgrnn prepare`: each module has `add(parser)` and `run(options)`."""
