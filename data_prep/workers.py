@@ -7,14 +7,16 @@ interpreters, each with one pipe and one item at a time (POSIX only).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -33,14 +35,14 @@ class Failed:
 
 
 def run(
-    task: str, items: Sequence[Any], seconds: float, processes: int | None = None
+    task: str, items: Iterable[Any], seconds: float, processes: int | None = None
 ) -> Iterator[tuple[int, Any]]:
     """Apply a function to each item in worker processes.
 
     Args:
         task: 'module:function'; the function takes one item and returns its result. Both must
             pickle.
-        items: what to apply it to.
+        items: what to apply it to; taken as they are needed.
         seconds: time limit for an item.
         processes: at most as many at once; None means one for each processor.
 
@@ -49,20 +51,24 @@ def run(
         ran out of time or took its process down.
     """
     waiting = iter(enumerate(items))
-    workers = [
-        _Worker(task, seconds) for _ in range(min(processes or os.cpu_count() or 1, len(items)))
-    ]
+    workers: list[_Worker] = []
     try:
-        busy = [worker for worker in workers if worker.start(waiting)]
+        for item in islice(waiting, processes or os.cpu_count() or 1):
+            workers.append(_Worker(task, seconds))
+            workers[-1].start(item)
+        busy = list(workers)
         while busy:
             left = min(worker.deadline for worker in busy) - time.monotonic()
             ready = wait([worker.pipe for worker in busy], timeout=max(0.0, left))
             for worker in list(busy):
                 if worker.pipe not in ready and time.monotonic() < worker.deadline:
                     continue
-                yield worker.index, worker.result(worker.pipe in ready)
-                if not worker.start(waiting):
+                done = worker.index, worker.result(worker.pipe in ready)
+                try:
+                    worker.start(next(waiting))
+                except StopIteration:
                     busy.remove(worker)
+                yield done
     finally:
         for worker in workers:
             worker.stop()
@@ -92,15 +98,12 @@ class _Worker:
         )
         theirs.close()
 
-    def start(self, waiting: Iterator[tuple[int, Any]]) -> bool:
-        """Take the next item; False when there is none."""
-        try:
-            self.index, item = next(waiting)
-        except StopIteration:
-            return False
+    def start(self, item: tuple[int, Any]) -> None:
+        """Begin with an item, given with its index."""
+        self.index, content = item
         self.deadline = time.monotonic() + self.seconds
-        self.pipe.send(item)
-        return True
+        with contextlib.suppress(ConnectionError):  # `result` will say that the process died
+            self.pipe.send(content)
 
     def result(self, ready: bool) -> Any:
         """The result of the item; a process that cannot give one is replaced."""
