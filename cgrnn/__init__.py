@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgrnn.checkpoint import load
-    from cgrnn.models import CGRNN, RNN, RNNRBM
+    from cgrnn.models import CGRNN, RNN, RNNGMM, RNNNADE, RNNRBM, RNNRNADE, RNNSSRBM
 
 __version__ = "0.1.0"
-__all__ = ["CGRNN", "RNN", "RNNRBM", "load"]
+__all__ = ["CGRNN", "RNN", "RNNGMM", "RNNNADE", "RNNRBM", "RNNRNADE", "RNNSSRBM", "load"]
 
 _HOMES = {"load": "cgrnn.checkpoint"}
 

@@ -1,13 +1,16 @@
-"""Training and validation batches of sequences held in memory."""
+"""Training and validation batches of sequences, in memory or on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+POOL = 8  # batches whose sequences are sorted by length among themselves
 
 
 @dataclass(eq=False)  # not frozen: lightning fills in a copy for precision 64-true
@@ -26,8 +29,14 @@ class Batch:
     rows: Tensor
     shifts: Tensor
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(x.to(device) for x in (self.frames, self.lengths, self.rows, self.shifts)))
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        return Batch(*(x.to(device, non_blocking=non_blocking) for x in self._tensors()))
+
+    def pin_memory(self) -> Batch:
+        return Batch(*(x.pin_memory() for x in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.frames, self.lengths, self.rows, self.shifts
 
 
 def moved(frames: Tensor, shifts: Tensor) -> Tensor:
@@ -42,64 +51,101 @@ def moved(frames: Tensor, shifts: Tensor) -> Tensor:
     return frames.gather(-1, source[:, None].expand(frames.shape))
 
 
-class Batches:
-    """Batches of one pass over a split: a pure function of its arguments.
+class Batches(torch.utils.data.Dataset[Batch]):
+    """Batches of one pass over a split, by their number: a pure function of its arguments.
+
+    Shuffled, the sequences of a batch are of like length, which saves work on padding: of every
+    eight batches' worth of sequences in random order, the shortest make one batch, and so on.
 
     Args:
-        frames: all frames of the split end to end, `(total, V)` uint8.
+        frames: all frames of the split end to end, `(total, V)`, an array or
+            `data_prep.store.StoredFrames`, which is read as the batches are asked for.
         lengths: `(sequences,)`.
         batch_size: sequences a batch.
         segment_frames: longer sequences are cut into pieces of so many frames; None keeps them.
         transpose: largest move in keys; a sequence moves by a random number of keys within it,
             as far as none of its notes leaves the keyboard.
         shuffle: seed of the order and of the moves; None keeps the order and moves nothing.
+        mean, std: frames come as `(frames - mean) / std`.
     """
 
     def __init__(
         self,
-        frames: np.ndarray,
+        frames: Any,
         lengths: np.ndarray,
         batch_size: int,
         segment_frames: int | None = None,
         transpose: int = 0,
         shuffle: tuple[int, ...] | None = None,
+        mean: float = 0.0,
+        std: float = 1.0,
     ) -> None:
         self.frames, self.batch_size = frames, batch_size
         self.transpose, self.shuffle = transpose, shuffle
-        ends = np.cumsum(lengths)
-        self.pieces = [
-            (start, min(start + (segment_frames or end - begin), end))
-            for begin, end in zip(ends - lengths, ends, strict=True)
-            for start in range(begin, end, segment_frames or int(end - begin))
-        ]
+        self.mean, self.std = mean, std
+        self.pieces = _pieces(lengths, segment_frames)
+        self.order = np.arange(len(self.pieces))
+        if shuffle is not None:
+            self.order = _shuffled(self.pieces, batch_size, np.random.default_rng(shuffle))
 
     def __len__(self) -> int:
         return -(-len(self.pieces) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        random = np.random.default_rng(self.shuffle)
-        order = np.arange(len(self.pieces))
-        if self.shuffle is not None:
-            random.shuffle(order)
-        for start in range(0, len(order), self.batch_size):
-            pieces = [self.pieces[i] for i in order[start : start + self.batch_size]]
-            shifts = [0 if self.shuffle is None else self._shift(random, *p) for p in pieces]
-            yield self._batch(pieces, shifts)
+        return (self[number] for number in range(len(self)))
 
-    def _shift(self, random: np.random.Generator, begin: int, end: int) -> int:
-        sounding = np.flatnonzero(self.frames[begin:end].any(axis=0))
-        if not self.transpose or not len(sounding):
-            return 0
-        down = min(self.transpose, sounding[0])
-        up = min(self.transpose, self.frames.shape[1] - 1 - sounding[-1])
-        return int(random.integers(-down, up + 1))
-
-    def _batch(self, pieces: list[tuple[int, int]], shifts: list[int]) -> Batch:
-        lengths = torch.tensor([end - begin for begin, end in pieces])
+    def __getitem__(self, number: int) -> Batch:
+        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        pieces = self.pieces[chosen]
+        rolls = [self.frames[begin:end] for begin, end in pieces]
+        lengths = torch.from_numpy(pieces[:, 1] - pieces[:, 0])
         offsets = torch.arange(int(lengths.max()))
-        rows = torch.tensor([begin for begin, _ in pieces])[:, None] + offsets
-        inside = offsets < lengths[:, None]
-        rows = torch.where(inside, rows, 0)
-        frames = torch.from_numpy(self.frames[rows.numpy()]).float() * inside[..., None]
-        moves = torch.tensor(shifts)
-        return Batch(moved(frames, moves) if any(shifts) else frames, lengths, rows, moves)
+        rows = torch.from_numpy(pieces[:, :1]) + offsets
+        rows = torch.where(offsets < lengths[:, None], rows, 0)
+        frames = torch.zeros(len(rolls), len(offsets), self.frames.shape[1])
+        for place, roll in zip(frames, rolls, strict=True):
+            place[: len(roll)] = torch.from_numpy(roll)
+            if (self.mean, self.std) != (0.0, 1.0):
+                place[: len(roll)].sub_(self.mean).div_(self.std)
+        shifts = torch.tensor(self._shifts(number, rolls))
+        return Batch(moved(frames, shifts) if shifts.any() else frames, lengths, rows, shifts)
+
+    def _shifts(self, number: int, rolls: list[np.ndarray]) -> list[int]:
+        if self.shuffle is None or not self.transpose:
+            return [0] * len(rolls)
+        random = np.random.default_rng((*self.shuffle, number))
+        shifts = []
+        for roll in rolls:
+            sounding = np.flatnonzero(roll.any(axis=0))
+            edges = (sounding[0], sounding[-1]) if len(sounding) else (0, roll.shape[1] - 1)
+            down = min(self.transpose, edges[0])
+            up = min(self.transpose, roll.shape[1] - 1 - edges[1])
+            shifts.append(int(random.integers(-down, up + 1)))
+        return shifts
+
+
+def _pieces(lengths: np.ndarray, segment_frames: int | None) -> np.ndarray:
+    """(begin, end) of what sequences are cut into, `(pieces, 2)`."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    size = segment_frames or int(lengths.max(initial=1))
+    counts = -(-lengths // size)
+    whole = np.repeat(np.arange(len(lengths)), counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    begin = (ends - lengths)[whole] + size * within
+    return np.stack([begin, np.minimum(begin + size, ends[whole])], axis=1)
+
+
+def _shuffled(pieces: np.ndarray, batch_size: int, random: np.random.Generator) -> np.ndarray:
+    """The order of the pieces, those of each batch of like length."""
+    order = random.permutation(len(pieces))
+    length = np.diff(pieces, axis=1)[:, 0]
+    pools = [order[n : n + POOL * batch_size] for n in range(0, len(order), POOL * batch_size)]
+    # The short batch, if any, stays at the end, where slicing by number looks for it.
+    by_length = [pool[np.argsort(length[pool], kind="stable")] for pool in pools]
+    batches = [
+        pool[n : n + batch_size] for pool in by_length for n in range(0, len(pool), batch_size)
+    ]
+    full = [batch for batch in batches if len(batch) == batch_size]
+    rest = [batch for batch in batches if len(batch) < batch_size]
+    turns = random.permutation(len(full))
+    return np.concatenate([*(full[n] for n in turns), *rest]) if len(order) else order

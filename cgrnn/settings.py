@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 Feedback = Literal["visible", "latent", "full"]
 Latents = Literal["mean", "sample"]
 Cell = Literal["gru", "lstm", "tanh"]
+Construction = Literal["by spike", "spectral"]
 
 
 class Limit(NamedTuple):
@@ -37,8 +38,8 @@ def option(default: Any, text: str, limit: Limit | None = None) -> Any:
 
 
 @dataclass(frozen=True)
-class RNNOptions:
-    """Options of the plain RNN."""
+class RecurrentOptions:
+    """Options of every model with a recurrence over the frames."""
 
     recurrent_dim: int = option(300, "size of the recurrent state u", AT_LEAST_ONE)
     mlp_dims: tuple[int, ...] = option(
@@ -49,7 +50,36 @@ class RNNOptions:
 
 
 @dataclass(frozen=True)
-class CGRNNOptions(RNNOptions):
+class RNNOptions(RecurrentOptions):
+    """Options of the plain RNN."""
+
+    layers: int = option(1, "recurrent layers", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class RNNNADEOptions(RNNOptions):
+    """Options of the RNN-NADE."""
+
+    hidden_dim: int = option(200, "hidden units of the NADE", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class RNNGMMOptions(RNNOptions):
+    """Options of the RNN-GMM."""
+
+    components: int = option(10, "Gaussians in the mixture", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class RNNRNADEOptions(RNNOptions):
+    """Options of the RNN-RNADE."""
+
+    hidden_dim: int = option(50, "hidden units of the RNADE", AT_LEAST_ONE)
+    components: int = option(5, "Gaussians for each unit", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class RBMOptions(RecurrentOptions):
     """Options of the models with a restricted Boltzmann machine over the frame."""
 
     hidden_dim: int = option(200, "hidden units of the frame density", AT_LEAST_ONE)
@@ -62,16 +92,36 @@ class CGRNNOptions(RNNOptions):
 
 
 @dataclass(frozen=True)
-class RNNRBMOptions(CGRNNOptions):
+class RNNRBMOptions(RBMOptions):
     """Options of the RNN-RBM."""
 
     feedback: Feedback = option("visible", "what drives the transition")
 
 
-MODEL_OPTIONS: dict[str, type[RNNOptions]] = {
+@dataclass(frozen=True)
+class CGRNNOptions(RBMOptions):
+    """Options of the models with a spike-and-slab RBM over the frame."""
+
+    construction: Construction = option(
+        "by spike", "continuous frames: how the density is made to exist"
+    )
+
+
+@dataclass(frozen=True)
+class RNNSSRBMOptions(CGRNNOptions):
+    """Options of the RNN-ssRBM."""
+
+    feedback: Feedback = option("visible", "what drives the transition")
+
+
+MODEL_OPTIONS: dict[str, type[RecurrentOptions]] = {
     "cgrnn": CGRNNOptions,
+    "rnn-ssrbm": RNNSSRBMOptions,
     "rnn-rbm": RNNRBMOptions,
     "rnn": RNNOptions,
+    "rnn-nade": RNNNADEOptions,
+    "rnn-gmm": RNNGMMOptions,
+    "rnn-rnade": RNNRNADEOptions,
 }
 
 
@@ -90,7 +140,9 @@ class TrainingOptions:
         200, "longer training sequences are cut into pieces of so many", AT_LEAST_ONE
     )
     transpose: int = option(
-        5, "semitones, at the most, by which a sequence is moved up or down", NOT_NEGATIVE
+        5,
+        "semitones, at the most, by which a sequence of rolls is moved up or down",
+        NOT_NEGATIVE,
     )
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "optimiser")
     learning_rate: float = option(2e-3, "learning rate at the start", POSITIVE)
@@ -108,6 +160,9 @@ class TrainingOptions:
     )
     valid_levels: int = option(
         1000, "levels of annealed importance sampling in validation", AT_LEAST_ONE
+    )
+    workers: int = option(
+        0, "processes that read batches ahead: worth it for data on disk and a GPU", NOT_NEGATIVE
     )
     precision: Literal["32-true", "64-true"] = option("32-true", "arithmetic")
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from cgrnn.batches import Batch, Batches, moved
 from cgrnn.history import History
@@ -25,8 +26,8 @@ MONITOR = "valid_log_likelihood"
 _FINAL_RATE = 0.05
 _OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
-Arrays = tuple[np.ndarray, np.ndarray]
-"""Frames of a split end to end, `(total, V)`, and the lengths of its sequences."""
+Arrays = tuple[Any, np.ndarray]
+"""Frames of a split end to end, `(total, V)`, in memory or on disk, and its sequences' lengths."""
 
 
 class Training(pl.LightningModule):
@@ -38,6 +39,7 @@ class Training(pl.LightningModule):
     Args:
         model: the model to train.
         train, valid: frames and lengths of the splits.
+        normalisation: `mean` and `std` of the training frames, which the model sees as 0 and 1.
         options: how to train.
         estimate: gives the partition functions of a batch of energy densities, as an object with
             `log_z` `(B,)` and `log_weights` `(chains, B)`; called with a `generator`.
@@ -52,10 +54,12 @@ class Training(pl.LightningModule):
         options: TrainingOptions,
         estimate: Callable[..., Any],
         head: dict[str, Any],
+        normalisation: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
         self.model, self.options, self.head = model, options, head
         self.train_arrays, self.valid_arrays, self.estimate = train, valid, estimate
+        self.normalisation = normalisation
         self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_latents)
         self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
         self.steps_planned = options.max_epochs * len(self._batches(epoch=0))
@@ -63,7 +67,7 @@ class Training(pl.LightningModule):
             if not model.has_latents:
                 raise ValueError(f"persistent: model {model.name!r} has no chains to keep")
             self.chains: Tensor
-            self.register_buffer("chains", torch.from_numpy(train[0]).clone())
+            self.register_buffer("chains", torch.from_numpy(self._chains_at_data()))
 
     @property
     def seconds(self) -> float:
@@ -74,8 +78,28 @@ class Training(pl.LightningModule):
     def seconds_allowed(self) -> float:
         return math.inf if self.options.max_minutes is None else 60 * self.options.max_minutes
 
-    def train_dataloader(self) -> Batches:
-        return self._batches(self.current_epoch)
+    def _chains_at_data(self) -> np.ndarray:
+        frames = np.array(self.train_arrays[0])
+        if self.model.visible == "continuous":
+            frames -= np.float32(self.normalisation[0])
+            frames /= np.float32(self.normalisation[1])
+        return frames
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self._batches(self.current_epoch))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        mean, std = self.normalisation
+        options = self.options
+        return self._loader(Batches(*self.valid_arrays, options.batch_size, mean=mean, std=std))
+
+    def _loader(self, batches: Batches) -> DataLoader[Batch]:
+        return DataLoader(
+            batches,
+            batch_size=None,  # they are batches already
+            num_workers=self.options.workers,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def _batches(self, epoch: int) -> Batches:
         options = self.options
@@ -83,12 +107,10 @@ class Training(pl.LightningModule):
             *self.train_arrays,
             options.batch_size,
             options.segment_frames,
-            options.transpose,
-            shuffle=(options.seed, epoch),
+            options.transpose if self.model.visible == "binary" else 0,
+            (options.seed, epoch),
+            *self.normalisation,
         )
-
-    def val_dataloader(self) -> Batches:
-        return Batches(*self.valid_arrays, self.options.batch_size)
 
     def configure_optimizers(self) -> Any:
         options = self.options
@@ -131,7 +153,8 @@ class Training(pl.LightningModule):
             raise FloatingPointError(self._divergence(f"the loss is {loss.item()}"))
         if chains is not None:
             inside = mask_of(batch.lengths, batch.frames.shape[1])
-            self.chains[batch.rows[inside]] = moved(chains, -batch.shifts).to(torch.uint8)[inside]
+            back = moved(chains, -batch.shifts).to(self.chains.dtype)
+            self.chains[batch.rows[inside]] = back[inside]
         self.log(
             "train_loss",
             loss.detach(),
@@ -230,9 +253,17 @@ def _choose(total: int, wanted: int, has_latents: bool) -> Tensor:
     return chosen
 
 
-def marginals(frames: np.ndarray) -> Tensor:
-    """How often each unit is on, smoothed so that a silent key keeps finite log-odds."""
-    return torch.from_numpy((frames.sum(axis=0, dtype=np.float64) + 1) / (len(frames) + 2))
+def marginals(blocks: Iterable[np.ndarray]) -> Tensor:
+    """How often each unit is on, smoothed so that a silent key keeps finite log-odds.
+
+    Example:
+        >>> marginals([np.array([[1, 0]]), np.array([[1, 0]])]).tolist()
+        [0.75, 0.25]
+    """
+    on, frames = np.zeros(()), 0
+    for block in blocks:
+        on, frames = on + block.sum(axis=0, dtype=np.float64), frames + len(block)
+    return torch.from_numpy((on + 1) / (frames + 2))
 
 
 class _Checkpoint(ModelCheckpoint):

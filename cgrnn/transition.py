@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cgrnn.layers.conditional import LatentDrive
-from cgrnn.scan import GRU, LSTM, State, Tanh, scan
+from cgrnn.scan import GRU, LSTM, Tanh, scan
+
+State = tuple[Tensor, ...]
+"""State of the recurrence: `(u,)`, and for an LSTM `(u, c)`, each `(layers, batch, R)`."""
 
 CELLS: dict[str, tuple[Any, Any]] = {
     "gru": (nn.GRU, GRU),
@@ -35,7 +38,9 @@ class Transition(nn.Module):
         mlp_dims: sizes of the ReLU layers that `v` passes; empty: `v` itself is the input.
         cell: "gru", "lstm" or "tanh".
         feeds_visible: whether `v_n` drives `u_n`; without it only the latents do.
-        dropout: probability with which the features of `v` are dropped in training.
+        layers: recurrent layers, one upon the other; one where latents are fed back.
+        dropout: probability with which the features of `v`, and what passes from one layer to the
+            next, are dropped in training.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Transition(nn.Module):
         mlp_dims: tuple[int, ...] = (),
         cell: str = "gru",
         feeds_visible: bool = True,
+        layers: int = 1,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -54,17 +60,23 @@ class Transition(nn.Module):
         kind, self.cell = CELLS[cell]
         self.feeds_visible, self.recurrent_dim = feeds_visible, recurrent_dim
         sizes = (visible_dim, *mlp_dims) if feeds_visible else (0,)
-        layers: list[nn.Module] = []
+        mlp: list[nn.Module] = []
         for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        self.features = nn.Sequential(*layers, nn.Dropout(dropout))
-        self.rnn = kind(sizes[-1] + latent_dim, recurrent_dim)
+            mlp += [nn.Linear(before, after), nn.ReLU()]
+        self.features = nn.Sequential(*mlp, nn.Dropout(dropout))
+        between = dropout if layers > 1 else 0.0
+        self.rnn = kind(sizes[-1] + latent_dim, recurrent_dim, layers, dropout=between)
         states = 2 if cell == "lstm" else 1
-        self.initial = nn.Parameter(torch.zeros(states, recurrent_dim))
+        self.initial = nn.Parameter(torch.zeros(states, layers, recurrent_dim))
 
     def initial_state(self, batch: int) -> State:
         """State before the first frame."""
-        return tuple(state.expand(batch, -1) for state in self.initial)
+        return tuple(state.unsqueeze(1).expand(-1, batch, -1) for state in self.initial)
+
+    @staticmethod
+    def context(state: State) -> Tensor:
+        """What the frame after a state is given, `(batch, R)`: the last layer's `u`."""
+        return state[0][-1]
 
     def forward(
         self, v: Tensor, drive: LatentDrive | None = None, state: State | None = None
@@ -92,11 +104,13 @@ class Transition(nn.Module):
                 drive.weight,
                 None if uniforms is None else uniforms.transpose(0, 1),
             )
-            later, state_after = scan(self.cell, self.rnn, features, drive, state)
-        contexts = torch.cat([state[0].unsqueeze(0), later[:-1]])
+            only = tuple(part[0] for part in state)
+            later, after = scan(self.cell, self.rnn, features, drive, only)
+            state_after = tuple(part.unsqueeze(0) for part in after)
+        contexts = torch.cat([self.context(state).unsqueeze(0), later[:-1]])
         return contexts.transpose(0, 1), state_after
 
     def _kernel(self, features: Tensor | None, state: State) -> tuple[Tensor, State]:
-        stacked = tuple(part.unsqueeze(0).contiguous() for part in state)
-        later, after = self.rnn(features, stacked if len(stacked) == 2 else stacked[0])
-        return later, tuple(part[0] for part in (after if len(stacked) == 2 else (after,)))
+        state = tuple(part.contiguous() for part in state)
+        later, after = self.rnn(features, state if len(state) == 2 else state[0])
+        return later, after if len(state) == 2 else (after,)

@@ -1,114 +1,54 @@
 """The HDF5 store every reader writes and every model reads.
 
 Layout: ``/{train,valid,test}/frames`` (all frames of the split end to end, one row a frame),
-``/lengths`` (frames of each sequence) and ``/source`` (the piece each came from); see `Dataset`
-for the attributes.
+``/lengths`` (frames of each sequence), ``/source`` (the piece each came from) and perhaps
+``/labels/NAME`` (what else is known of each); see `Dataset` for the attributes.
+
+Sets of any size are written and read in constant memory: writing takes sequences one by one, and
+reading leaves on disk what would fill the memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_prep import dataset
+from data_prep.dataset import DTYPES, SPLITS, Dataset, Split, StoredFrames, fingerprint
+from data_prep.output import check_output, replacing
+
 if TYPE_CHECKING:
     import h5py
 
-SPLITS = ("train", "valid", "test")
-DTYPES: dict[str, np.dtype[Any]] = {"binary": np.dtype("uint8"), "continuous": np.dtype("<f4")}
+__all__ = [
+    "SPLITS",
+    "Dataset",
+    "Split",
+    "StoredFrames",
+    "check_output",
+    "fingerprint",
+    "read",
+    "replacing",
+    "write",
+]
+
 AGAIN = "run `cgrnn prepare` again"
-_BLOCK_BYTES = 1 << 24  # what is held at a time of a split that is only verified
+_CHUNK_BYTES = 1 << 16  # what HDF5 reads at the least: about a sequence
+_MEMORY_SHARE = 8  # of the machine's memory an eighth at the most is filled with frames
 
-
-@dataclass
-class Split:
-    """The sequences of one split, end to end.
-
-    Attributes:
-        frames: (total frames, visible) uint8 or float32.
-        lengths: (sequences,) int64, frames in each sequence.
-        source: where each sequence came from.
-    """
-
-    frames: np.ndarray
-    lengths: np.ndarray
-    source: list[str]
-
-    def sequences(self) -> list[np.ndarray]:
-        """Each sequence as a view (length, visible) into `frames`.
-
-        >>> split = Split(np.eye(3, dtype=np.uint8), np.array([1, 2]), ["a", "b"])
-        >>> [s.shape for s in split.sequences()]
-        [(1, 3), (2, 3)]
-        """
-        ends = np.cumsum(self.lengths)
-        return [self.frames[end - n : end] for n, end in zip(self.lengths, ends, strict=True)]
-
-
-@dataclass
-class Dataset:
-    """Splits by name, and what is known of them all.
-
-    Attributes:
-        splits: ``train``, ``valid`` and ``test`` (or the one asked for).
-        attributes: ``kind`` ('binary' or 'continuous'); ``frame_rate`` (frames a second, at
-            120 quarter notes a minute where the grid is in beats) or ``sample_rate`` (Hz);
-            ``mean`` and ``std`` over every cell of the training frames, so that
-            ``(frames - mean) / std`` is normalised (0 and 1 for binary frames, which stay as they
-            are); ``fingerprint``; and what the maker added (``lowest_pitch``: the MIDI note of
-            key 0, ``frame_unit``, ``name``, …). Frames are stored unnormalised.
-    """
-
-    splits: dict[str, Split]
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise OSError where `path` cannot be written: worth knowing before an hour of reading."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file to write")
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary name beside `path` that takes its place only if all went well."""
-    path = Path(path)
-    check_output(path)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}); name another place") from error
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+Labels = Callable[[str], Mapping[str, str]]
 
 
 def write(
     path: str | os.PathLike[str],
-    splits: dict[str, list[tuple[str, np.ndarray]]],
+    splits: Mapping[str, Iterable[tuple[str, np.ndarray]]],
     *,
     kind: str,
+    labels: Labels | None = None,
     **attributes: Any,
 ) -> Dataset:
     """Write a data set to `path`, all of it or nothing.
@@ -116,13 +56,14 @@ def write(
     Args:
         path: the HDF5 file to make; an older one is replaced.
         splits: for each of train, valid and test, (source, frames) pairs, frames being
-            (length, visible). valid and test may be empty or missing.
+            (length, visible); taken one by one. valid and test may be empty or missing.
         kind: 'binary' (frames of 0 and 1) or 'continuous'.
+        labels: gives from a source what else is known of it, the same names for all.
         attributes: stored as they are; ``frame_rate`` or ``sample_rate`` is needed. ``mean``
             and ``std`` are worked out from the training frames unless given.
 
     Returns:
-        What `read` would return.
+        What `read` would return, the frames left on disk.
 
     Raises:
         ValueError: nothing to train on, or frames that are malformed; names the sequence.
@@ -133,41 +74,131 @@ def write(
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(DTYPES)}")
     if unknown := set(splits) - set(SPLITS):
         raise ValueError(f"unknown split {sorted(unknown)[0]!r}; use {', '.join(SPLITS)}")
-    if not splits.get("train"):
-        raise ValueError(f"{path}: 0 sequences to train on; give more or longer pieces")
     if "frame_rate" not in attributes and "sample_rate" not in attributes:
         raise ValueError(f"{path}: give a frame_rate or a sample_rate")
-    visible = np.shape(splits["train"][0][1])[-1:]
-    dataset = Dataset({name: _joined(name, splits.get(name, []), kind, visible) for name in SPLITS})
-    dataset.attributes = {
-        "kind": kind,
-        **_normalisation(dataset.splits["train"].frames, kind),
-        **{name: value for name, value in attributes.items() if value is not None},
-        "fingerprint": fingerprint(kind, dataset.splits),
-    }
+    written: dict[str, Split] = {}
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(dataset.attributes)
-        for name, split in dataset.splits.items():
-            _write_split(file.create_group(name), split)
-    return dataset
+        moments, width = _Moments(), 0
+        for name in SPLITS:
+            writer = _SplitWriter(file.create_group(name), name, kind, width)
+            for source, frames in splits.get(name, ()):
+                writer.add(source, frames)
+                if name == "train":
+                    moments.add(frames)
+            if name == "train" and not writer.lengths:
+                raise ValueError(f"{path}: 0 sequences to train on; give more or longer pieces")
+            written[name] = writer.close(labels)
+            width = writer.width
+        described = {
+            "kind": kind,
+            **({"mean": 0.0, "std": 1.0} if kind == "binary" else moments.normalisation()),
+            **{name: value for name, value in attributes.items() if value is not None},
+            "fingerprint": fingerprint(kind, written),
+        }
+        file.attrs.update(described)
+    for name, split in written.items():
+        split.frames = StoredFrames(path, name, (int(split.lengths.sum()), width), kind)
+    return Dataset(written, described)
 
 
-def _joined(
-    name: str, sequences: list[tuple[str, np.ndarray]], kind: str, visible: tuple[int, ...]
-) -> Split:
-    for number, (source, frames) in enumerate(sequences):
-        where = f"{name} sequence {number} ({source})"
+class _Moments:
+    """Mean and deviation of all cells seen, without their cancellation.
+
+    >>> moments = _Moments()
+    >>> moments.add(np.array([[1e6, 1e6 + 1]]))
+    >>> moments.add(np.array([[1e6 + 2]]))
+    >>> moments.normalisation()["mean"], round(moments.normalisation()["std"], 6)
+    (1000001.0, 0.816497)
+    """
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, cells: np.ndarray) -> None:
+        count, mean = cells.size, float(cells.mean(dtype=np.float64))
+        squares = float(np.square(cells - np.float64(mean)).sum())
+        total, step = self.count + count, mean - self.mean
+        self.squares += squares + step * step * self.count * count / total
+        self.mean += step * count / total
+        self.count = total
+
+    def normalisation(self) -> dict[str, float]:
+        # Constant frames have no scale of their own: dividing by 1 leaves them alone.
+        return {"mean": self.mean, "std": float(np.sqrt(self.squares / self.count)) or 1.0}
+
+
+class _SplitWriter:
+    """Writes the sequences of a split as they come; `width` is 0 until one has come."""
+
+    def __init__(self, group: h5py.Group, name: str, kind: str, width: int) -> None:
+        self.group, self.name, self.kind, self.width = group, name, kind, width
+        self.lengths: list[int] = []
+        self.source: list[str] = []
+        self.waiting: list[np.ndarray] = []
+        self.waiting_bytes = 0
+        self.frames: h5py.Dataset | None = None
+
+    def add(self, source: str, frames: np.ndarray) -> None:
+        where = f"{self.name} sequence {len(self.lengths)} ({source})"
         if np.ndim(frames) != 2 or len(frames) == 0 or np.shape(frames)[1] == 0:
             raise ValueError(f"{where}: frames are {np.shape(frames)}, need (length, visible), > 0")
-        if np.shape(frames)[1:] != visible:
-            raise ValueError(f"{where}: {frames.shape[1]} wide where the first is {visible[0]}")
-        _check_values(frames, kind, where)
-    arrays = [np.asarray(frames, dtype=DTYPES[kind]) for _, frames in sequences]
-    return Split(
-        np.concatenate([np.zeros((0, *visible), DTYPES[kind]), *arrays]),
-        np.array([len(frames) for frames in arrays], dtype=np.int64),
-        [source for source, _ in sequences],
-    )
+        self.width = self.width or frames.shape[1]
+        if frames.shape[1] != self.width:
+            raise ValueError(f"{where}: {frames.shape[1]} wide where the first is {self.width}")
+        _check_values(frames, self.kind, where)
+        self.waiting.append(np.asarray(frames, dtype=DTYPES[self.kind]))
+        self.waiting_bytes += self.waiting[-1].nbytes
+        self.lengths.append(len(frames))
+        self.source.append(source)
+        if self.waiting_bytes >= dataset.BLOCK_BYTES:
+            self._flush()
+
+    def _flush(self, all_of_it: bool = False) -> None:
+        """Write what waits, in whole chunks unless it is the end."""
+        if self.frames is None:
+            self.frames = self._create()
+        if not self.waiting:
+            return
+        block = np.concatenate(self.waiting)
+        rows = len(block) if all_of_it else len(block) - len(block) % self.frames.chunks[0]
+        start = len(self.frames)
+        self.frames.resize(start + rows, axis=0)
+        self.frames[start:] = block[:rows]
+        self.waiting, self.waiting_bytes = [block[rows:]], block[rows:].nbytes
+
+    def _create(self) -> h5py.Dataset:
+        options: dict[str, Any] = {}
+        if self.kind == "binary":
+            options.update(compression="gzip", compression_opts=1)  # a roll is 95 % zeros
+        dtype = DTYPES[self.kind]
+        rows = max(1, _CHUNK_BYTES // (self.width * dtype.itemsize))
+        return self.group.create_dataset(
+            "frames",
+            shape=(0, self.width),
+            maxshape=(None, self.width),
+            chunks=(rows, self.width),
+            dtype=dtype,
+            **options,
+        )
+
+    def close(self, labels: Labels | None) -> Split:
+        """Write the rest; the split with its frames as they lie in the open file."""
+        import h5py
+
+        self._flush(all_of_it=True)
+        lengths = np.array(self.lengths, dtype=np.int64)
+        columns: dict[str, list[str]] = {}
+        for source in self.source if labels else ():
+            for name, value in labels(source).items():  # type: ignore[misc]
+                columns.setdefault(name, []).append(value)
+        self.group.create_dataset("lengths", data=lengths)
+        self.group.create_dataset("source", data=self.source, dtype=h5py.string_dtype())
+        for name, column in columns.items():
+            if len(column) != len(self.source):
+                raise ValueError(f"{self.name}: label {name!r} is not given for every sequence")
+            path = f"labels/{name}"
+            self.group.create_dataset(path, data=column, dtype=h5py.string_dtype())
+        return Split(self.frames, lengths, self.source, columns)  # type: ignore[arg-type]
 
 
 def _check_values(frames: np.ndarray, kind: str, where: str, first_frame: int = 0) -> None:
@@ -184,54 +215,16 @@ def _check_values(frames: np.ndarray, kind: str, where: str, first_frame: int = 
         raise ValueError(f"{where}: {value} in frame {frame}, column {column}; {need}")
 
 
-def _normalisation(train: np.ndarray, kind: str) -> dict[str, float]:
-    if kind == "binary":
-        return {"mean": 0.0, "std": 1.0}
-    # Constant frames have no scale of their own: dividing by 1 leaves them alone.
-    return {
-        "mean": float(train.mean(dtype=np.float64)),
-        "std": float(train.std(dtype=np.float64)) or 1.0,
-    }
-
-
-def fingerprint(kind: str, splits: dict[str, Split]) -> str:
-    """sha256 (hex) of what the data are, however the file holds them."""
-    digest = _started(kind)
-    for name in SPLITS:
-        _add_split(digest, name, splits[name].lengths, splits[name].frames.shape[1])
-        digest.update(np.ascontiguousarray(splits[name].frames).data)
-    return digest.hexdigest()
-
-
-def _started(kind: str) -> Any:
-    return hashlib.sha256(f"{kind}\n".encode())
-
-
-def _add_split(digest: Any, name: str, lengths: np.ndarray, visible: int) -> None:
-    digest.update(f"{name} {len(lengths)} x {visible}\n".encode())
-    digest.update(np.ascontiguousarray(lengths, dtype="<i8").data)
-
-
-def _write_split(group: h5py.Group, split: Split) -> None:
-    import h5py
-
-    options: dict[str, Any] = {}
-    if len(split.frames):
-        rows = max(1, min(len(split.frames), (1 << 18) // split.frames[0].nbytes))
-        options["chunks"] = (rows, split.frames.shape[1])
-        if split.frames.dtype == DTYPES["binary"]:
-            options.update(compression="gzip", compression_opts=1)  # a roll is 95 % zeros
-    group.create_dataset("frames", data=split.frames, **options)
-    group.create_dataset("lengths", data=split.lengths)
-    group.create_dataset("source", data=split.source, dtype=h5py.string_dtype())
-
-
-def read(path: str | os.PathLike[str], split: str | None = None) -> Dataset:
+def read(
+    path: str | os.PathLike[str], split: str | None = None, in_memory: bool | None = None
+) -> Dataset:
     """Read a data set and verify all of it.
 
     Args:
         path: a file that `write` made.
-        split: keep only this split in memory; the others are still verified.
+        split: give this split alone; the others are still verified.
+        in_memory: whether the frames are read into memory or left on disk (`StoredFrames`); None
+            reads them where they fill an eighth of the machine's memory at the most.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -246,13 +239,13 @@ def read(path: str | os.PathLike[str], split: str | None = None) -> Dataset:
         raise FileNotFoundError(f"{path}: no such file; make it with `cgrnn prepare`")
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, str(path), SPLITS if split is None else (split,))
+            return _read(file, str(path), SPLITS if split is None else (split,), in_memory)
     except (OSError, RuntimeError) as error:  # h5py raises either on damaged blocks
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: not an HDF5 file, or damaged ({reason}); {AGAIN}") from error
 
 
-def _read(file: h5py.File, path: str, keep: Iterable[str]) -> Dataset:
+def _read(file: h5py.File, path: str, keep: Iterable[str], in_memory: bool | None) -> Dataset:
     attributes = {name: _plain(value) for name, value in file.attrs.items()}
     rate = "sample_rate" if "sample_rate" in attributes else "frame_rate"
     for name in ("kind", rate, "mean", "std", "fingerprint"):
@@ -260,21 +253,27 @@ def _read(file: h5py.File, path: str, keep: Iterable[str]) -> Dataset:
             raise ValueError(f"{path}: attribute {name!r} is missing; {AGAIN}")
     if (kind := attributes["kind"]) not in DTYPES:
         raise ValueError(f"{path}: kind is {kind!r}, not one of {', '.join(DTYPES)}; {AGAIN}")
-    splits = {}
-    digest = _started(kind)
-    for name in SPLITS:
-        lengths, frames, source = _members(file, name, path)
-        _add_split(digest, name, lengths, frames.shape[1])
-        kept = np.empty(frames.shape if name in keep else (0, frames.shape[1]), DTYPES[kind])
-        for start, block in _blocks(frames, lengths, kind, f"{path}: {name}"):
+    members = {name: _members(file, name, path) for name in SPLITS}
+    if in_memory is None:
+        cells = sum(int(np.prod(members[name].frames.shape)) for name in keep)
+        size = cells * DTYPES[kind].itemsize
+        in_memory = size * _MEMORY_SHARE <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    digest = dataset.started(kind)
+    for name, split in members.items():
+        stored, lengths = split.frames, split.lengths
+        dataset.add_split(digest, name, lengths, stored.shape[1])
+        split.frames = StoredFrames(path, name, stored.shape, kind)
+        if in_memory and name in keep:
+            split.frames = np.empty(stored.shape, DTYPES[kind])
+        start = 0
+        for block in _checked_blocks(stored, lengths, kind, f"{path}: {name}"):
             digest.update(block.data)
-            if name in keep:
-                kept[start : start + len(block)] = block
-        if name in keep:
-            splits[name] = Split(kept, lengths, source)
+            if isinstance(split.frames, np.ndarray):
+                split.frames[start : start + len(block)] = block
+            start += len(block)
     if digest.hexdigest() != attributes["fingerprint"]:
         raise ValueError(f"{path}: changed or damaged after it was prepared; {AGAIN}")
-    return Dataset(splits, attributes)
+    return Dataset({name: members[name] for name in keep}, attributes)
 
 
 def _plain(value: Any) -> Any:
@@ -282,7 +281,8 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _members(file: h5py.File, name: str, path: str) -> tuple[np.ndarray, h5py.Dataset, list[str]]:
+def _members(file: h5py.File, name: str, path: str) -> Split:
+    """A split with its frames as they lie in the open file."""
     for member in ("frames", "lengths", "source"):
         if f"{name}/{member}" not in file:
             raise ValueError(f"{path}: /{name}/{member} is missing; {AGAIN}")
@@ -297,17 +297,17 @@ def _members(file: h5py.File, name: str, path: str) -> tuple[np.ndarray, h5py.Da
         )
     if name == "train" and len(lengths) == 0:
         raise ValueError(f"{path}: 0 sequences to train on; {AGAIN}")
-    return lengths, frames, source
+    columns = file.get(f"{name}/labels", {})
+    labels = {key: [_plain(value) for value in column[:]] for key, column in columns.items()}
+    return Split(frames, lengths, source, labels)
 
 
-def _blocks(
+def _checked_blocks(
     frames: h5py.Dataset, lengths: np.ndarray, kind: str, where: str
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Blocks of rows as (first row, checked and contiguous rows)."""
-    rows = max(1, _BLOCK_BYTES // (frames.shape[1] * frames.dtype.itemsize))
-    ends = np.cumsum(lengths)
-    for start in range(0, len(frames), rows):
-        block = frames[start : start + rows]
+) -> Iterator[np.ndarray]:
+    """Blocks of checked and contiguous rows."""
+    ends, start = np.cumsum(lengths), 0
+    for block in dataset.blocks(frames):
         try:
             _check_values(block, kind, where)
         except ValueError:  # say it again with the sequence, which costs nothing when all is well
@@ -316,4 +316,5 @@ def _blocks(
                 first = start + row - int(ends[number] - lengths[number])
                 at = f"{where} sequence {number}"
                 _check_values(block[row : row + 1], kind, at, first)
-        yield start, np.ascontiguousarray(block, dtype=DTYPES[kind])
+        start += len(block)
+        yield np.ascontiguousarray(block, dtype=DTYPES[kind])

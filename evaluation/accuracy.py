@@ -1,8 +1,9 @@
-"""Frame accuracy of predicted against true piano-rolls."""
+"""Predicted against true frames: accuracy of piano-rolls, error of continuous frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from cgrnn.models.recurrent import RecurrentModel, mask_of
 from samplers import draw, watch
 from samplers.diagnostics import R_HAT_WANTED
 
+PROTOCOLS = ("prediction", "reconstruction")
 WATCHED_FRAMES, WATCHED_CHAINS = 30, 20
 
 
@@ -34,8 +36,19 @@ def frame_accuracy(predicted: Tensor, truth: Tensor) -> float:
         >>> frame_accuracy(torch.tensor([[1.0, 0.0, 1.0]]), truth)  # right, missed, false
         0.3333333333333333
     """
-    right = float((predicted * truth).sum(dtype=torch.float64))
-    either = float(torch.maximum(predicted, truth.expand_as(predicted)).sum(dtype=torch.float64))
+    return _share(*_counts(predicted, truth))
+
+
+def _counts(predicted: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Notes right, and notes in either roll."""
+    either = torch.maximum(predicted, truth.expand_as(predicted))
+    return (
+        float((predicted * truth).sum(dtype=torch.float64)),
+        float(either.sum(dtype=torch.float64)),
+    )
+
+
+def _share(right: float, either: float) -> float:
     return right / either if either else 1.0
 
 
@@ -58,17 +71,46 @@ def accuracies(
         samples: draws of each frame.
         generator: source of the draws.
     """
-    drawn: dict[str, list[Tensor]] = {"prediction": [], "reconstruction": []}
-    truth = []
+    right, either = dict.fromkeys(PROTOCOLS, 0.0), dict.fromkeys(PROTOCOLS, 0.0)
+    for protocol, drawn, truth in _drawn(model, batches, samples, generator):
+        counts = _counts(drawn, truth)
+        right[protocol] += counts[0]
+        either[protocol] += counts[1]
+    return {name: _share(right[name], either[name]) for name in PROTOCOLS}
+
+
+@torch.no_grad()
+def errors(
+    model: RecurrentModel,
+    batches: Iterable[Batch],
+    samples: int = 5,
+    generator: torch.Generator | None = None,
+) -> dict[str, float]:
+    """Root of the mean squared error of draws of continuous frames, by `accuracies`' protocols.
+
+    It is in units of the training frames' deviation where the batches are normalised. A draw from
+    the truth itself does worse, by the factor `√2`, than its mean would.
+
+    Args: those of `accuracies`.
+    """
+    squares, cells = dict.fromkeys(PROTOCOLS, 0.0), dict.fromkeys(PROTOCOLS, 0)
+    for protocol, drawn, truth in _drawn(model, batches, samples, generator):
+        squares[protocol] += float((drawn - truth).square().sum(dtype=torch.float64))
+        cells[protocol] += drawn.numel()
+    return {name: math.sqrt(squares[name] / cells[name]) for name in PROTOCOLS}
+
+
+def _drawn(
+    model: RecurrentModel, batches: Iterable[Batch], samples: int, generator: torch.Generator | None
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(protocol, draws `(samples, frames, V)`, truth `(frames, V)`) of each batch in turn."""
     for batch in batches:
         inside = mask_of(batch.lengths, batch.frames.shape[1])
-        truth.append(batch.frames[inside])
-        drawn["prediction"].append(model.predict(batch.frames, generator, samples)[:, inside])
-        drawn["reconstruction"].append(
-            model.reconstruct(batch.frames, generator, samples)[:, inside]
-        )
-    true = torch.cat(truth)
-    return {name: frame_accuracy(torch.cat(rolls, 1), true) for name, rolls in drawn.items()}
+        for protocol, draw_frames in zip(
+            PROTOCOLS, (model.predict, model.reconstruct), strict=True
+        ):
+            drawn = draw_frames(batch.frames, generator, samples)
+            yield protocol, drawn[:, inside], batch.frames[inside]
 
 
 @torch.no_grad()

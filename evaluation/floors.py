@@ -1,14 +1,18 @@
-"""Two models without parameters worth the name: what any sequence model must beat.
+"""Models without parameters worth the name: what any sequence model must beat.
 
-Both treat every key on its own, are fitted on the training split by counting, with one count added
-to each outcome so that a silent key stays possible, and have exact likelihoods.
+They treat every key or unit on its own, are fitted on the training split by counting, with one
+count added to each outcome so that a silent key stays possible, and have exact likelihoods.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+Sequences = Iterable[np.ndarray]
+"""Rolls `(length, V)` of zeros and ones, which are gone through once."""
 
 
 @dataclass(frozen=True)
@@ -20,54 +24,76 @@ class Floor:
     per_sequence: float
 
 
-def _bernoulli(v: np.ndarray, p: np.ndarray) -> np.ndarray:
-    return np.where(v > 0, np.log(p), np.log1p(-p)).sum(axis=-1)
-
-
-def _starts(lengths: np.ndarray) -> np.ndarray:
-    return np.cumsum(lengths) - lengths
-
-
-def _averages(name: str, score: np.ndarray, lengths: np.ndarray) -> Floor:
-    sums = np.add.reduceat(score, _starts(lengths))
-    return Floor(name, float(score.mean()), float((sums / lengths).mean()))
-
-
-def independent(
-    train: np.ndarray, lengths: np.ndarray, frames: np.ndarray, frames_lengths: np.ndarray
-) -> Floor:
+def independent(train: Sequences, test: Sequences) -> Floor:
     """Every key on with its frequency in the training frames, whatever the past.
 
     Args:
-        train, lengths: training frames end to end `(total, V)` and lengths of the sequences.
-        frames, frames_lengths: the split to score.
+        train: what to count.
+        test: what to score.
 
     Example:
         >>> roll = np.array([[1], [0]])
-        >>> independent(roll, np.array([2]), roll, np.array([2])).per_frame  # a fair coin
+        >>> independent([roll], [roll]).per_frame  # a fair coin
         -0.6931471805599453
     """
-    p = (train.sum(axis=0, dtype=np.float64) + 1) / (len(train) + 2)
-    return _averages("independent Bernoulli", _bernoulli(frames, p), frames_lengths)
+    on, frames = np.zeros(()), 0
+    for roll in train:
+        on, frames = on + roll.sum(axis=0, dtype=np.float64), frames + len(roll)
+    p = (on + 1) / (frames + 2)
+    scores = [_bernoulli(roll, p) for roll in test]
+    return _averages("independent Bernoulli", scores)
 
 
-def markov(
-    train: np.ndarray, lengths: np.ndarray, frames: np.ndarray, frames_lengths: np.ndarray
-) -> Floor:
+def markov(train: Sequences, test: Sequences) -> Floor:
     """Every key a two-state Markov chain; a first frame by the frequencies of first frames.
 
     Args: those of `independent`.
     """
-    first = np.zeros(len(train), dtype=bool)
-    first[_starts(lengths)] = True
-    start = (train[first].sum(axis=0, dtype=np.float64) + 1) / (first.sum() + 2)
-    later = np.flatnonzero(~first)
-    before, now = train[later - 1] > 0, train[later] > 0
-    on = [
-        ((now & (before == was)).sum(axis=0) + 1) / ((before == was).sum(axis=0) + 2)
-        for was in (False, True)
+    first, sequences = np.zeros(()), 0
+    went_on, times = ([np.zeros(()), np.zeros(())] for _ in range(2))  # from off, from on
+    for roll in train:
+        first, sequences = first + roll[0].astype(np.float64), sequences + 1
+        before, now = roll[:-1] > 0, roll[1:] > 0
+        for was in (0, 1):
+            went_on[was] = went_on[was] + (now & (before == was)).sum(axis=0)
+            times[was] = times[was] + (before == was).sum(axis=0)
+    start = (first + 1) / (sequences + 2)
+    off, on = ((a + 1) / (b + 2) for a, b in zip(went_on, times, strict=True))
+    scores = [
+        _bernoulli(roll, np.concatenate([start[None], np.where(roll[:-1] > 0, on, off)]))
+        for roll in test
     ]
-    previous = np.roll(frames, 1, axis=0)
-    p = np.where(previous > 0, on[1], on[0])
-    p[_starts(frames_lengths)] = start
-    return _averages("Markov chain per key", _bernoulli(frames, p), frames_lengths)
+    return _averages("Markov chain per key", scores)
+
+
+def gaussian(train: Sequences, test: Sequences) -> Floor:
+    """Every unit Gaussian with its mean and deviation over the training frames, whatever the past.
+
+    Args: those of `independent`, over continuous frames.
+
+    Example:
+        >>> frames = np.array([[1.0], [-1.0]])
+        >>> gaussian([frames], [frames]).per_frame  # unit deviation: -½ log 2π - ½
+        -1.4189385332046727
+    """
+    total, squares, frames = np.zeros(()), np.zeros(()), 0
+    for block in train:
+        total = total + block.sum(axis=0, dtype=np.float64)
+        squares = squares + np.square(block, dtype=np.float64).sum(axis=0)
+        frames += len(block)
+    mean = total / frames
+    variance = np.maximum(squares / frames - mean**2, np.finfo(np.float32).tiny)
+    scores = [
+        -0.5 * (np.log(2 * np.pi * variance) + (block - mean) ** 2 / variance).sum(axis=-1)
+        for block in test
+    ]
+    return _averages("independent Gaussian", scores)
+
+
+def _bernoulli(v: np.ndarray, p: np.ndarray) -> np.ndarray:
+    return np.where(v > 0, np.log(p), np.log1p(-p)).sum(axis=-1)
+
+
+def _averages(name: str, scores: list[np.ndarray]) -> Floor:
+    per_sequence = float(np.mean([score.mean() for score in scores]))
+    return Floor(name, float(np.concatenate(scores).mean()), per_sequence)

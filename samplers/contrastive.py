@@ -34,11 +34,12 @@ def contrastive_loss(
         generator: source of the draws.
         chains: for persistent CD the frames where the chains stand, `(*B, V)`; overwritten with
             where they end.
-        restarts: share of the frames that get a second chain, which begins at noise as dense as a
-            uniform draw says and makes five times as many sweeps. The ends of both count with their
-            Boltzmann weights. Chains that begin at data never leave their surroundings. With none
-            from elsewhere, a spike-and-slab RBM, whose energy is quadratic in the frame, grows a
-            mode of nearly full frames that nothing pushes up and that in the end holds all of `Z`.
+        restarts: share of the frames that get a second chain, which begins at noise
+            (`density.sample_noise`) and makes five times as many sweeps. The ends of both count
+            with their Boltzmann weights. Chains that begin at data never leave their surroundings.
+            With none from elsewhere, a binary spike-and-slab RBM, whose energy is quadratic in the
+            frame, grows a mode of nearly full frames that nothing pushes up and that in the end
+            holds all of `Z`.
 
     Returns:
         Per-frame loss, `(*B,)`.
@@ -65,9 +66,8 @@ def _with_restarts(
     """
     count, device = max(1, round(share * len(phase))), phase.device
     chosen = torch.randperm(len(phase), generator=generator, device=device)[:count]
-    draws = phase.new_empty(count, 1 + density.visible_dim).uniform_(generator=generator)
-    noise = (draws[:, 1:] < draws[:, :1]).to(phase.dtype)
     few = density[chosen]
+    noise = few.sample_noise(generator)
     found = few.free_energy(chain(few, noise, RESTART_STEPS * steps, generator))
     near = phase[chosen]
     weight = torch.sigmoid(near - found).detach()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from cgrnn.batches import Batches, moved
+from data_prep import store
 
 
 def rolls(seed=0):
@@ -35,7 +37,8 @@ def test_every_frame_comes_once_in_its_place():
 def test_pieces_are_no_longer_than_asked_and_keep_their_order():
     frames, lengths = rolls()
     batches = Batches(frames, lengths, 3, segment_frames=5)
-    assert batches.pieces == [(0, 5), (5, 7), (7, 10), (10, 15), (15, 20), (20, 22), (22, 23)]
+    ends = [(0, 5), (5, 7), (7, 10), (10, 15), (15, 20), (20, 22), (22, 23)]
+    assert batches.pieces.tolist() == [list(pair) for pair in ends]
     assert len(batches) == 3
 
 
@@ -72,3 +75,44 @@ def test_moving_back_undoes_moving():
     shifts = torch.tensor([2, 0, -3])
     assert torch.equal(moved(moved(frames, shifts), -shifts), frames)
     assert torch.equal(moved(frames, shifts)[0], frames[0].roll(2, -1))
+
+
+def test_a_shuffled_batch_holds_sequences_of_like_length_in_changing_company():
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 200, 400)
+    frames = np.zeros((lengths.sum(), 3), np.uint8)
+    company = []
+    for epoch in range(2):
+        batches = list(Batches(frames, lengths, 16, shuffle=(0, epoch)))
+        rows = torch.cat([batch.rows[batch.rows > 0] for batch in batches])
+        assert len(rows.unique()) == len(rows) == lengths.sum() - 1
+        cells = sum(batch.rows.numel() for batch in batches)
+        assert cells < 1.25 * lengths.sum()  # nearly twice without
+        company.append({frozenset(batch.rows[:, 0].tolist()) for batch in batches})
+        sizes = [float(batch.lengths.float().mean()) for batch in batches]
+        assert sizes != sorted(sizes)
+    assert len(company[0] & company[1]) <= 1
+
+
+def test_batches_from_disk_by_workers_are_those_from_memory(tmp_path):
+    frames, lengths = rolls()
+    ends = np.cumsum(lengths)
+    pieces = [(str(end), frames[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+    store.write(tmp_path / "data.h5", {"train": pieces}, kind="binary", frame_rate=4.0)
+    stored = store.read(tmp_path / "data.h5", "train", in_memory=False).splits["train"]
+    assert isinstance(stored.frames, store.StoredFrames)
+    how = (2, 5, 3, (0, 1))
+    here = list(Batches(frames, lengths, *how))
+    loader = DataLoader(
+        Batches(stored.frames, stored.lengths, *how), batch_size=None, num_workers=2
+    )
+    for mine, theirs in zip(here, loader, strict=True):
+        for one, other in zip(mine._tensors(), theirs._tensors(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_frames_come_normalised_and_the_padding_stays_zero():
+    frames, lengths = np.random.default_rng(0).normal(3, 2, (10, 4)).astype("f4"), np.array([7, 3])
+    (batch,) = Batches(frames, lengths, 2, mean=3.0, std=2.0)
+    assert torch.allclose(batch.frames[0], torch.from_numpy((frames[:7] - 3) / 2), atol=1e-6)
+    assert not batch.frames[1, 3:].any()

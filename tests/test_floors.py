@@ -14,11 +14,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared/data/pianorolls/JSB_Chora
 
 
 def test_markov_chain_by_hand():
-    train, lengths = np.array([[1], [1], [0], [0], [1]]), np.array([3, 2])
-    test, test_lengths = np.array([[0], [1], [1]]), np.array([1, 2])
+    train = [np.array([[1], [1], [0]]), np.array([[0], [1]])]
+    test = [np.array([[0]]), np.array([[1], [1]])]
     # Starts: on, off -> P(on) = 2/4. From on: on, off -> 2/4. From off: on -> 2/3.
     start, stay = math.log(0.5), math.log(0.5)
-    found = floors.markov(train, lengths, test, test_lengths)
+    found = floors.markov(train, test)
     assert found.per_frame == pytest.approx((start + start + stay) / 3)
     assert found.per_sequence == pytest.approx((start + (start + stay) / 2) / 2)
 
@@ -29,17 +29,15 @@ def test_all_sequences_under_a_floor_sum_to_one():
     states = np.array(np.meshgrid(*[[0, 1]] * 6)).reshape(6, -1).T.reshape(-1, 3, 2)
     for floor in (floors.independent, floors.markov):
         total = sum(
-            math.exp(3 * floor(train, np.array([25, 15]), roll, np.array([3])).per_frame)
-            for roll in states
+            math.exp(3 * floor([train[:25], train[25:]], [roll]).per_frame) for roll in states
         )
         assert total == pytest.approx(1.0)
 
 
 def test_a_silent_key_stays_possible():
-    train, lengths = np.zeros((5, 3), np.uint8), np.array([5])
-    loud = np.ones((2, 3), np.uint8)
+    silent, loud = np.zeros((5, 3), np.uint8), np.ones((2, 3), np.uint8)
     for floor in (floors.independent, floors.markov):
-        assert math.isfinite(floor(train, lengths, loud, np.array([2])).per_frame)
+        assert math.isfinite(floor([silent], [loud]).per_frame)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the standard piano-rolls are not beside the clone")
@@ -47,10 +45,6 @@ def test_known_floor_of_jsb():
     from data_prep.pianorolls import load
 
     splits = {name: [roll for _, roll in rolls] for name, rolls in load(SHARED).items()}
-    arrays = [
-        array
-        for name in ("train", "test")
-        for array in (np.concatenate(splits[name]), np.array([len(r) for r in splits[name]]))
-    ]
+    arrays = splits["train"], splits["test"]
     assert floors.independent(*arrays).per_frame == pytest.approx(-11.06, abs=0.01)
     assert floors.markov(*arrays).per_frame == pytest.approx(-10.47, abs=0.05)

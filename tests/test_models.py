@@ -9,7 +9,7 @@ import pytest
 import torch
 from densities import generator
 
-from cgrnn.models import CGRNN, MODELS, RNN, RNNRBM
+from cgrnn.models import CGRNN, MODELS, RNN, RNNGMM, RNNNADE, RNNRBM, RNNRNADE, RNNSSRBM
 from evaluation import exact
 
 SIZES = {"visible_dim": 6, "recurrent_dim": 5, "mlp_dims": (7,), "dropout": 0.0}
@@ -20,7 +20,19 @@ VARIANTS = [
             (CGRNN, RNNRBM), ("visible", "latent", "full"), ("mean", "sample"), ("gru", "lstm")
         )
     ),
+    (RNNSSRBM, {"hidden_dim": 4}),
     *((RNN, {"cell": cell}) for cell in ("gru", "lstm", "tanh")),
+    (RNN, {"layers": 2, "cell": "lstm"}),
+    (RNNNADE, {"hidden_dim": 4}),
+    *(
+        (CGRNN, {"hidden_dim": 4, "visible": "continuous", "construction": how, "latents": latents})
+        for how, latents in itertools.product(("by spike", "spectral"), ("mean", "sample"))
+    ),
+    (RNNSSRBM, {"hidden_dim": 4, "visible": "continuous"}),
+    (RNNRBM, {"hidden_dim": 4, "visible": "continuous", "feedback": "full"}),
+    (RNN, {"visible": "continuous"}),
+    (RNNGMM, {"components": 3}),
+    (RNNRNADE, {"hidden_dim": 4, "components": 2}),
 ]
 every_model = pytest.mark.parametrize(
     ("kind", "options"),
@@ -34,11 +46,14 @@ def make(kind, options, **sizes):
     model = kind(**(SIZES | options | sizes)).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
+    model.sweeps = 20
     return model
 
 
-def frames_and_lengths(visible=6):
-    frames = torch.bernoulli(torch.full((3, 5, visible), 0.4), generator=generator(0)).double()
+def frames_and_lengths(model):
+    frames = torch.bernoulli(torch.full((3, 5, 6), 0.4), generator=generator(0)).double()
+    if model.visible == "continuous":
+        frames = torch.randn(3, 5, 6, generator=generator(0)).double()
     lengths = torch.tensor([5, 3, 4])
     return frames * (torch.arange(5) < lengths[:, None])[..., None], lengths
 
@@ -46,7 +61,7 @@ def frames_and_lengths(visible=6):
 @every_model
 def test_every_parameter_gets_a_gradient(kind, options):
     model = make(kind, options)
-    model.loss(*frames_and_lengths(), generator=generator(1)).backward()
+    model.loss(*frames_and_lengths(model), generator=generator(1)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -54,8 +69,8 @@ def test_every_parameter_gets_a_gradient(kind, options):
 
 @every_model
 def test_padding_changes_nothing(kind, options):
-    model = make(kind, options | {"latents": "mean"} if kind is not RNN else options)
-    frames, lengths = frames_and_lengths()
+    model = make(kind, options | {"latents": "mean"} if "latents" in options else options)
+    frames, lengths = frames_and_lengths(model)
     padded = torch.cat([frames, torch.ones(3, 4, 6, dtype=torch.float64)], 1)
     estimate = exact.log_partition
     short = model.log_likelihood(frames, lengths, estimate).log_prob
@@ -63,14 +78,14 @@ def test_padding_changes_nothing(kind, options):
     assert torch.allclose(short, model.log_likelihood(padded, lengths, estimate).log_prob)
     alone = model.log_likelihood(frames[1:2, :3], lengths[1:2], estimate).log_prob
     assert torch.allclose(short[5:8], alone)
-    if kind is RNN:
+    if not model.has_latents:
         assert torch.allclose(model.loss(frames, lengths), model.loss(padded, lengths))
 
 
 @every_model
 def test_prediction_never_sees_the_frame_it_predicts(kind, options):
     model = make(kind, options)
-    frames, _ = frames_and_lengths()
+    frames, _ = frames_and_lengths(model)
     changed = frames.clone()
     changed[:, 2] = 1 - changed[:, 2]
     before = model.predict(frames, generator(3), samples=200)
@@ -80,13 +95,14 @@ def test_prediction_never_sees_the_frame_it_predicts(kind, options):
 
 
 @every_model
-def test_generation_keeps_the_prime_and_draws_zeros_and_ones(kind, options):
+def test_generation_keeps_the_prime_and_draws_frames_of_its_kind(kind, options):
     model = make(kind, options)
-    frames, _ = frames_and_lengths()
+    frames, _ = frames_and_lengths(model)
     drawn = model.generate(4, 3, frames, generator(0))
     assert drawn.shape == (3, 9, 6)
     assert torch.equal(drawn[:, :5], frames)
-    assert set(drawn.unique().tolist()) <= {0.0, 1.0}
+    assert drawn.isfinite().all()
+    assert (model.visible == "binary") == (set(drawn.unique().tolist()) <= {0.0, 1.0})
     assert not torch.equal(drawn, model.generate(4, 3, frames, generator(1)))
     assert torch.equal(drawn, model.generate(4, 3, frames, generator(0)))
     assert model.generate(2, 4, generator=generator(0)).shape == (4, 2, 6)
@@ -95,14 +111,20 @@ def test_generation_keeps_the_prime_and_draws_zeros_and_ones(kind, options):
 @every_model
 def test_features_and_reconstructions_have_their_shapes(kind, options):
     model = make(kind, options)
-    frames, _ = frames_and_lengths()
+    frames, _ = frames_and_lengths(model)
     assert model.features(frames, generator(0)).shape == (3, 5, 4 if model.has_latents else 5)
     assert model.reconstruct(frames, generator(0), samples=2).shape == (2, 3, 5, 6)
 
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [(kind, options) for kind, options in VARIANTS if options.get("latents") != "sample"],
+    [
+        (kind, options)
+        for kind, options in VARIANTS
+        if options.get("latents") != "sample"
+        and "binary" in kind.kinds
+        and options.get("visible") != "continuous"
+    ],
     ids=str,
 )
 def test_likelihood_of_all_sequences_sums_to_one(kind, options):
@@ -110,8 +132,31 @@ def test_likelihood_of_all_sequences_sums_to_one(kind, options):
     model = make(kind, options, visible_dim=2)
     sequences = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6))).double().view(64, 3, 2)
     likelihood = model.log_likelihood(sequences, torch.full((64,), 3), exact.log_partition)
-    assert likelihood.kind == ("exact" if kind is RNN else "estimate")
+    assert likelihood.kind == ("estimate" if model.has_latents else "exact")
     assert likelihood.log_prob.view(64, 3).sum(1).logsumexp(0) == pytest.approx(0.0, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (kind, options)
+        for kind, options in VARIANTS
+        if options.get("latents") != "sample"
+        and (kind.kinds == ("continuous",) or options.get("visible") == "continuous")
+    ],
+    ids=str,
+)
+def test_likelihood_of_all_continuous_pairs_integrates_to_one(kind, options):
+    """One unit and two frames on a grid, finer than the narrowest conditional is wide."""
+    model = make(kind, options, visible_dim=1)
+    line = torch.linspace(-60, 60, 1201).double()
+    pairs = torch.cartesian_prod(line, line).view(-1, 2, 1)
+    total = []
+    for some in pairs.split(1201 * 100):
+        likelihood = model.log_likelihood(some, torch.full((len(some),), 2), exact.log_partition)
+        total.append(likelihood.log_prob.view(-1, 2).sum(1))
+    mass = torch.cat(total).logsumexp(0) + 2 * math.log(0.1)
+    assert mass == pytest.approx(0.0, abs=1e-4)
 
 
 def test_generated_frames_follow_the_models_own_likelihood():
@@ -161,11 +206,11 @@ def test_reconstruction_keeps_what_prediction_cannot_know():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_bad_options_are_refused_by_name(name):
-    with pytest.raises(ValueError, match="visible: expected 'binary'"):
-        MODELS[name](visible="continuous")
+    with pytest.raises(ValueError, match=r"visible: expected '(binary|continuous)'"):
+        MODELS[name](visible="ternary")
     with pytest.raises(ValueError, match="cell"):
         MODELS[name](cell="rnn")
-    if name != "rnn":
+    if MODELS[name]().has_latents:
         with pytest.raises(ValueError, match="feedback: expected one of visible, latent, full"):
             MODELS[name](feedback="none")
         with pytest.raises(ValueError, match="log_partition"):

@@ -34,5 +34,5 @@ def test_options_and_signature_agree(name):
     for option, default in options.items():
         assert wanted[option] == default, option
     # What the command leaves out is what it takes from the data.
-    own = set(inspect.signature(MODELS[name].__init__).parameters) - {"self", "options"}
+    own = set(inspect.signature(MODELS[name].__init__).parameters) - {"self", "options", "density"}
     assert own - set(options) == {"visible_dim", "visible"} & own

@@ -43,7 +43,7 @@ def training(model, **options):
 def test_training_learns_what_the_past_tells(tmp_path, kind):
     torch.manual_seed(0)
     model = kind(visible_dim=8, recurrent_dim=16, dropout=0.0)
-    model.set_marginals(marginals(arrays()[0]))
+    model.set_marginals(marginals([arrays()[0]]))
     lines = []
     task = training(model, max_epochs=80, validate_every=40, learning_rate=0.01, transpose=0)
     result = fit(task, tmp_path, False, lines.append, progress=False)
@@ -93,7 +93,7 @@ def test_training_ends_in_its_minutes_with_a_validation(tmp_path):
 
 
 def test_silent_keys_keep_finite_odds():
-    frequency = marginals(np.zeros((10, 3), np.uint8))
+    frequency = marginals([np.zeros((10, 3), np.uint8)])
     assert torch.isfinite(torch.logit(frequency)).all()
 
 

@@ -16,18 +16,16 @@ def plain(transition, v, drive, state):
     """The readable reference: nothing precomputed, gradients by autograd alone."""
     contexts = []
     for n in range(v.shape[1]):
-        contexts.append(state[0])
-        spikes = torch.sigmoid(drive.logits[:, n] + state[0] @ drive.weight.T)
+        contexts.append(state[0][0])
+        spikes = torch.sigmoid(drive.logits[:, n] + state[0][0] @ drive.weight.T)
         if drive.uniforms is not None:
             spikes = (drive.uniforms[:, n] < spikes).to(v.dtype)
         parts = [spikes * drive.slabs[:, n]]
         if transition.feeds_visible:
             parts.insert(0, transition.features(v[:, n]))
-        stacked = tuple(part.unsqueeze(0) for part in state)
-        after = transition.rnn(
-            torch.cat(parts, -1).unsqueeze(0), stacked if len(stacked) > 1 else stacked[0]
-        )[1]
-        state = tuple(part[0] for part in (after if len(stacked) > 1 else (after,)))
+        several, inputs = len(state) > 1, torch.cat(parts, -1).unsqueeze(0)
+        after = transition.rnn(inputs, state if several else state[0])[1]
+        state = after if several else (after,)
     return torch.stack(contexts, 1), state
 
 
@@ -90,13 +88,14 @@ def test_a_sequence_in_two_pieces_is_the_whole(cell):
         assert torch.allclose(mine, theirs)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_without_latents_it_is_torchs_kernel_and_pieces_are_the_whole(cell):
+def test_without_latents_it_is_torchs_kernel_and_pieces_are_the_whole(cell, layers):
     torch.manual_seed(1)
-    transition = Transition(VISIBLE, 0, SIZE, (), cell).double()
+    transition = Transition(VISIBLE, 0, SIZE, (), cell, layers=layers).double()
     v = torch.rand(BATCH, FRAMES, VISIBLE).double()
     whole, end = transition(v)
-    zeros = torch.zeros(1, BATCH, SIZE).double()
+    zeros = torch.zeros(layers, BATCH, SIZE).double()
     start = (zeros, zeros) if cell == "lstm" else zeros
     expected = transition.rnn(v.transpose(0, 1), start)[0].transpose(0, 1)
     assert torch.allclose(whole[:, 1:], expected[:, :-1])

@@ -98,7 +98,7 @@ def _prime(folder: Path, data: Path) -> Path:
     from data_prep.midi import write_midi
 
     opened = store.read(data, "test")
-    roll = opened.splits["test"].sequences()[0][:PRIME_FRAMES]
+    roll = opened.splits["test"].sequence(0)[:PRIME_FRAMES]
     file = folder / "opening.mid"
     write_midi(
         file, roll, float(opened.attributes["frame_rate"]), int(opened.attributes["lowest_pitch"])

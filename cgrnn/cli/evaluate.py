@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, make
 from cgrnn.cli.progress import bar
-from cgrnn.cli.runs import SWEEPS_HELP, folder_of, make_folder, read_data
+from cgrnn.cli.runs import SWEEPS_HELP, folder_of, make_folder, normalisation, read_data
 from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from data_prep.store import Split
 
 MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
 
@@ -66,8 +71,8 @@ def run(options: Any) -> dict[str, Any]:
     from cgrnn.batches import Batches
     from cgrnn.checkpoint import open_run
     from data_prep import store
-    from evaluation import floors, likelihood
-    from evaluation.accuracy import accuracies, mixing
+    from evaluation import likelihood
+    from evaluation.accuracy import accuracies, errors, mixing
 
     use_fast_products()
     trained = open_run(options.run_directory)
@@ -75,24 +80,30 @@ def run(options: Any) -> dict[str, Any]:
     data = read_data(trained, options.data, options.split, others=True)
     train, split = data.splits["train"], data.splits[options.split]
     trained.model.sweeps = options.sweeps
-    batches = Batches(split.frames, split.lengths, batch_size=16)
+    mean, std = normalisation(trained.data)
+    batches = Batches(split.frames, split.lengths, batch_size=16, mean=mean, std=std)
     generator = torch.Generator().manual_seed(options.seed)
     how = (options.chains, options.levels, options.stderr, generator, say)
     with bar(" chain-levels") as progress:
         found = likelihood.evaluate(trained.model, batches, *how, progress)
-    arrays = (train.frames, train.lengths, split.frames, split.lengths)
     result = {
         "model": trained.model.name,
         "split": options.split,
         "sequences": len(split.lengths),
         "frames": len(split.frames),
         "log_likelihood": asdict(found),
-        "accuracy": accuracies(trained.model, batches, options.samples, generator),
+        **(
+            {"accuracy": accuracies(trained.model, batches, options.samples, generator)}
+            if trained.model.visible == "binary"
+            else {"rmse": errors(trained.model, batches, options.samples, generator)}
+        ),
         "chains": mixing(trained.model, next(iter(batches)), generator),
-        "floors": [asdict(floor(*arrays)) for floor in (floors.independent, floors.markov)],
+        "floors": _floors(train, split, (mean, std), trained.model.visible),
         "data": {
             "path": options.data or trained.data["path"],
             "fingerprint": data.attributes["fingerprint"],
+            "mean": mean,
+            "std": std,
         },
         "epoch": trained.epoch,
         "seed": options.seed,
@@ -100,6 +111,23 @@ def run(options: Any) -> dict[str, Any]:
     with store.replacing(folder / "evaluation.json") as file:
         file.write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _floors(
+    train: Split, split: Split, normalisation: tuple[float, float], kind: str
+) -> list[dict[str, Any]]:
+    """The floors that a kind of frames has, on frames as the model sees them."""
+    from evaluation import floors
+
+    mean, std = normalisation
+    kinds = {"binary": (floors.independent, floors.markov), "continuous": (floors.gaussian,)}
+
+    def normalised(its: Split) -> Iterator[np.ndarray]:
+        return (
+            (frames - mean) / std if kind == "continuous" else frames for frames in its.sequences()
+        )
+
+    return [asdict(floor(normalised(train), normalised(split))) for floor in kinds[kind]]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -110,13 +138,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     )
     lines = [head]
     for result in results:
-        scores, accuracy = result["log_likelihood"], result["accuracy"]
+        scores = result["log_likelihood"]
+        found, form = result.get("accuracy"), ".1%"
+        if found is None:
+            found, form = result["rmse"], ".3f"
         error = f" ± {scores['stderr']:.2f}" if scores["stderr"] else ""
-        mark = MARKS[scores["kind"]]
         lines.append(
-            _row(result["model"], mark, scores, error)
-            + f"  {scores['kind']:<12}{accuracy['prediction']:>11.1%}"
-            + f" {accuracy['reconstruction']:>15.1%}"
+            _row(result["model"], MARKS[scores["kind"]], scores, error)
+            + f"  {scores['kind']:<12}{format(found['prediction'], form):>11}"
+            + f" {format(found['reconstruction'], form):>15}"
         )
     lines += [_row(floor["name"], "=", floor, "") + "  exact" for floor in results[0]["floors"]]
     return "\n".join(lines) + "\n"
@@ -130,9 +160,12 @@ def _row(name: str, mark: str, scores: dict[str, Any], error: str) -> str:
 def render(result: dict[str, Any]) -> str:
     """The table, and beneath it what must be known before a figure is quoted."""
     scores = result["log_likelihood"]
+    measure = "frame accuracy"
+    if "rmse" in result:
+        measure = f"error (RMSE); frames in units of {result['data']['std']:.4g}, their deviation"
     lines = [
         f"{result['split']} split: {result['sequences']} sequences, {result['frames']} frames; "
-        "log-likelihood in nats, first frames scored; frame accuracy",
+        f"log-likelihood in nats, first frames scored; {measure}",
         table([result]).rstrip(),
     ]
     if scores["chains"]:

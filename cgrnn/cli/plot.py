@@ -74,10 +74,10 @@ def _of_model(options: Any) -> Any:
 
     trained = open_run(options.run_directory)
     data = read_data(trained, options.data, "test")
-    sequences = data.splits["test"].sequences()
-    if options.index >= len(sequences):
-        raise ValueError(f"--index: the test split has sequences 0 to {len(sequences) - 1}")
-    roll = sequences[options.index]
+    split = data.splits["test"]
+    if options.index >= len(split.lengths):
+        raise ValueError(f"--index: the test split has sequences 0 to {len(split.lengths) - 1}")
+    roll = split.sequence(options.index)
     frames = torch.from_numpy(roll)[None].float()
     model, sound = trained.model, playback(trained)
     generator = torch.Generator().manual_seed(options.seed)

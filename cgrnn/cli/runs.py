@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ def read_data(run: Run, path: str | None, split: str, others: bool = False) -> D
     if data.attributes["fingerprint"] != run.data["fingerprint"]:
         say(f"note: {file} is not the data set that the model was trained on")
     return data
+
+
+def normalisation(attributes: Mapping[str, Any]) -> tuple[float, float]:
+    """`mean` and `std` that a data set's frames are normalised by for a model."""
+    return float(attributes["mean"]), float(attributes["std"])
 
 
 def folder_of(run: str) -> Path:

@@ -15,7 +15,7 @@ import yaml
 
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, add_options, make, pick
-from cgrnn.cli.runs import make_folder
+from cgrnn.cli.runs import make_folder, normalisation
 from cgrnn.settings import MODEL_OPTIONS, TrainingOptions
 
 DESCRIPTION = (
@@ -27,7 +27,7 @@ DESCRIPTION = (
 
 # What a resumed run may be given anew. The rest would be ignored, lightning restoring it, or would
 # make it another run.
-MAY_CHANGE = ("max_epochs", "max_minutes", "clip_norm", "accelerator")
+MAY_CHANGE = ("max_epochs", "max_minutes", "clip_norm", "workers", "accelerator")
 
 
 def parser(argv: Sequence[str]) -> Parser:
@@ -101,11 +101,22 @@ def run(options: Any) -> dict[str, Any]:
     folder = Path(options.output)
     if not options.resume and (folder / "checkpoints").exists():
         raise ValueError(f"{folder}: holds a run already; add --resume or choose another -o")
-    if data.attributes["kind"] != "binary":
-        raise ValueError(f"{options.data}: model {options.model!r} is for binary frames")
+    _check_kind(options, data.attributes["kind"])
     if not len(data.splits["valid"].lengths):
         raise ValueError(f"{options.data}: the valid split is empty; prepare the data with one")
     return _train(options, data, folder)
+
+
+def _check_kind(options: Any, kind: str) -> None:
+    from cgrnn.models import MODELS
+
+    takes = MODELS[options.model].kinds
+    if kind not in takes:
+        others = [name for name, model in MODELS.items() if kind in model.kinds]
+        raise ValueError(
+            f"{options.data}: holds {kind} frames, and model {options.model!r} is for "
+            f"{' and '.join(takes)} ones; take one of {', '.join(others)}"
+        )
 
 
 def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
@@ -115,6 +126,7 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     from cgrnn.arithmetic import use_fast_products
     from cgrnn.models import MODELS
     from cgrnn.training import Training, fit, marginals
+    from data_prep.dataset import blocks
     from evaluation import ais
 
     _quiet()
@@ -145,7 +157,8 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
         model = MODELS[options.model](**model_options)
     except RuntimeError as error:  # torch's for memory that is not there
         raise ValueError(f"the model is too large, lower its sizes ({error})") from error
-    model.set_marginals(marginals(train.frames))
+    if model.visible == "binary":
+        model.set_marginals(marginals(blocks(train.frames)))
     training = Training(
         model,
         (train.frames, train.lengths),
@@ -157,6 +170,7 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
             levels=training_options.valid_levels,
         ),
         head,
+        normalisation(data.attributes),
     )
     _write_config(options, make_folder(folder) / "config.yaml")
     try:

@@ -162,6 +162,10 @@ class EnergyDensity(ABC):
         """Draw frames at `beta = 0`, `(*shape, *B, V)`."""
 
     @abstractmethod
+    def sample_noise(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw frames that owe nothing to the data nor to the couplings, `(*B, V)`."""
+
+    @abstractmethod
     def _visible_energy(self, v: Tensor) -> Tensor:
         """What of `F` does not pass through the hidden units, `(*S, *B)`."""
 
@@ -198,6 +202,12 @@ class BinaryEnergyDensity(EnergyDensity):
     ) -> Tensor:
         probability = torch.sigmoid(self.visible_bias)
         return bernoulli(probability.expand(*shape, *probability.shape), generator)
+
+    def sample_noise(self, generator: torch.Generator | None = None) -> Tensor:
+        """Frames of any fullness: each with a share of units on that is drawn uniformly."""
+        batch, visible = self.visible_bias.shape[:-1], self.visible_bias.shape[-1]
+        draws = self.visible_bias.new_empty(*batch, 1 + visible).uniform_(generator=generator)
+        return (draws[..., 1:] < draws[..., :1]).to(draws.dtype)
 
     def _visible_energy(self, v: Tensor) -> Tensor:
         return -(v * self.visible_bias).sum(-1)

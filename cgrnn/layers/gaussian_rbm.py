@@ -54,6 +54,9 @@ class GaussianEnergyDensity(EnergyDensity):
         noise = mean.new_empty((*shape, *mean.shape)).normal_(generator=generator)
         return torch.addcmul(mean, noise, self.precision_diag.rsqrt())
 
+    def sample_noise(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.sample_base((), generator)
+
     def _visible_energy(self, v: Tensor) -> Tensor:
         return (v * (0.5 * v * self.precision_diag - self.visible_bias)).sum(-1)
 

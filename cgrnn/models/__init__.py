@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-from cgrnn.models.recurrent import CGRNN, RNN, RNNRBM, RecurrentModel
+from cgrnn.models.cgrnn import CGRNN, RNNSSRBM
+from cgrnn.models.recurrent import RecurrentModel as RecurrentModel
+from cgrnn.models.rnn import RNN, RNNGMM, RNNNADE, RNNRNADE
+from cgrnn.models.rnn_rbm import RNNRBM
 
-MODELS: dict[str, Callable[..., RecurrentModel]] = {
-    model.name: model for model in (CGRNN, RNNRBM, RNN)
+MODELS: dict[str, type[Any]] = {
+    model.name: model for model in (CGRNN, RNNSSRBM, RNNRBM, RNN, RNNNADE, RNNGMM, RNNRNADE)
 }

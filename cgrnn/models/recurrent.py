@@ -1,7 +1,7 @@
 """Sequence models that are a frame density driven by a recurrent transition.
 
-`p(v_1..N) = Π_n p(v_n | u_{n-1})`, with `u_n = RNN(v_n, h_n⊙s_n, u_{n-1})`. The models of this file
-differ in the density in the slot and in what the transition is fed.
+`p(v_1..N) = Π_n p(v_n | u_{n-1})`, with `u_n = RNN(v_n, h_n⊙s_n, u_{n-1})`. Models of this kind
+differ in the density in the slot and in what the transition is fed; each is a file beside this one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cgrnn.layers import BernoulliRBM, BinarySpikeSlabRBM, EnergyDensity, IndependentBernoulli
+from cgrnn.layers import EnergyDensity
 from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
 from cgrnn.transition import State, Transition
 from samplers import contrastive_loss, draw
@@ -21,6 +21,17 @@ from samplers import contrastive_loss, draw
 FEEDBACKS = ("visible", "latent", "full")
 LATENTS = ("mean", "sample")
 SWEEPS = 200
+
+
+def check_kind(model: type[RecurrentModel], visible: str) -> None:
+    """Refuse frames that a model is not for.
+
+    Raises:
+        ValueError: names the parameter and what it takes.
+    """
+    if visible not in model.kinds:
+        known = " or ".join(map(repr, model.kinds))
+        raise ValueError(f"visible: expected {known}, got {visible!r}; {model.name} has no other")
 
 
 def mask_of(lengths: Tensor, frames: int) -> Tensor:
@@ -42,11 +53,12 @@ class FrameLikelihood:
 
 
 class RecurrentModel(nn.Module):
-    """A frame density driven by a recurrent transition, over binary frames.
+    """A frame density driven by a recurrent transition.
 
     Args:
         layer: the frame density given the context `u_{n-1}`.
         transition: the recurrence.
+        visible: kind of the frames, "binary", or "continuous" with about unit deviation.
         feedback: what drives the transition: "visible", "latent" or "full" (both).
         latents: how latents are fed back: "mean" as their expectation `E[h⊙s | v_n, u_{n-1}]`,
             "sample" as a draw.
@@ -62,12 +74,15 @@ class RecurrentModel(nn.Module):
     """
 
     name: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
+    """Kinds of frames that the model is for."""
     sweeps: int = SWEEPS
 
     def __init__(
         self,
         layer: Any,
         transition: Transition,
+        visible: str = "binary",
         feedback: str = "visible",
         latents: str = "mean",
         dropout: float = 0.0,
@@ -82,7 +97,7 @@ class RecurrentModel(nn.Module):
             if value not in known:
                 raise ValueError(f"{parameter}: expected one of {', '.join(known)}, got {value!r}")
         self.layer: Any = layer
-        self.transition = transition
+        self.transition, self.visible = transition, visible
         self.feedback, self.latents = feedback, latents
         self.cd_steps, self.restarts = cd_steps, restarts
         self.dropout = nn.Dropout(dropout)
@@ -107,7 +122,7 @@ class RecurrentModel(nn.Module):
         return self.feedback != "visible" and self.latents == "sample"
 
     def set_marginals(self, mean: Tensor) -> None:
-        """Start the visible biases at the log-odds of the training frames' mean, `(V,)`."""
+        """Start the visible biases of binary frames at the log-odds of their mean, `(V,)`."""
         with torch.no_grad():
             self.layer.visible_bias.copy_(torch.logit(mean))
 
@@ -218,7 +233,7 @@ class RecurrentModel(nn.Module):
         if self.has_latents:
             features: Tensor = self.layer(contexts).activation(frames)
             return features
-        return torch.cat([contexts[:, 1:], state[0].unsqueeze(1)], dim=1)
+        return torch.cat([contexts[:, 1:], self.transition.context(state).unsqueeze(1)], dim=1)
 
     @torch.no_grad()
     def generate(
@@ -250,7 +265,8 @@ class RecurrentModel(nn.Module):
             made.append(prime.expand(batch, -1, -1))
             _, state = self.contexts(made[0], generator, state)
         for _ in range(frames_to_make):
-            v = self._sample(self.layer(state[0]), (), generator).unsqueeze(1)
+            density = self.layer(self.transition.context(state))
+            v = self._sample(density, (), generator).unsqueeze(1)
             made.append(v)
             _, state = self.contexts(v, generator, state)
         return torch.cat(made, dim=1)
@@ -268,131 +284,3 @@ class RecurrentModel(nn.Module):
             return draw(density, shape, self.sweeps, generator)
         draws: Tensor = density.sample(shape, generator)
         return draws
-
-
-class CGRNN(RecurrentModel):
-    """Chain Graphical Recurrent Neural Network: a spike-and-slab RBM driven by a transition that
-    the frame and the latents feed.
-
-    Source: Liu, Xie & Wang, "Energy-Based Recurrent Model for Stochastic Modeling of Music".
-    Departures: the latents are fed back as their expectation by default, which makes the
-    likelihood exact but for `log Z`, and measured better (see the README); the paper draws them
-    (`latents="sample"`), and no gradient passes through the draw of a spike. `u_0` is learned.
-
-    Args:
-        visible_dim: V, keys of a frame.
-        hidden_dim: H, spike-and-slab units.
-        recurrent_dim: R, size of `u`.
-        mlp_dims: sizes of the ReLU layers between `v` and the recurrence.
-        visible: kind of the frames; "binary".
-        feedback: what drives the transition: "visible", "latent" or "full".
-        latents: "mean" or "sample".
-        cell: "gru", "lstm" or "tanh".
-        dropout: probability of dropping features of `v` and of the context, in training.
-        cd_steps: Gibbs sweeps of contrastive divergence.
-        restarts: share of the chains that begin at noise; without them the model grows a mode that
-            the data never visit (`samplers.contrastive_loss`). The paper has none.
-
-    Example:
-        >>> model = CGRNN(visible_dim=6, hidden_dim=4, recurrent_dim=5)
-        >>> model.generate(frames_to_make=3, batch=2).shape
-        torch.Size([2, 3, 6])
-    """
-
-    name = "cgrnn"
-    layer_class: ClassVar[type[ConditionalRBM]] = BinarySpikeSlabRBM
-
-    def __init__(
-        self,
-        visible_dim: int = 88,
-        hidden_dim: int = 200,
-        recurrent_dim: int = 300,
-        mlp_dims: tuple[int, ...] = (),
-        visible: str = "binary",
-        feedback: str = "full",
-        latents: str = "mean",
-        cell: str = "gru",
-        dropout: float = 0.2,
-        cd_steps: int = 5,
-        restarts: float = 0.1,
-    ) -> None:
-        if visible != "binary":
-            raise ValueError(f"visible: expected 'binary', got {visible!r}")
-        super().__init__(
-            self.layer_class(visible_dim, hidden_dim, recurrent_dim),
-            Transition(
-                visible_dim,
-                0 if feedback == "visible" else hidden_dim,
-                recurrent_dim,
-                tuple(mlp_dims),
-                cell,
-                feeds_visible=feedback != "latent",
-                dropout=dropout,
-            ),
-            feedback,
-            latents,
-            dropout,
-            cd_steps,
-            restarts,
-        )
-
-
-class RNNRBM(CGRNN):
-    """RNN-RBM: a Bernoulli RBM whose biases follow an RNN over the frames.
-
-    Source: Boulanger-Lewandowski, Bengio & Vincent, ICML 2012. Departures: a GRU by default where
-    the paper has a tanh RNN (`cell="tanh"`).
-
-    Args: those of `CGRNN`; the transition is fed by the frames alone unless `feedback` says more.
-    """
-
-    name = "rnn-rbm"
-    layer_class = BernoulliRBM
-
-    def __init__(
-        self,
-        visible_dim: int = 88,
-        hidden_dim: int = 200,
-        recurrent_dim: int = 300,
-        feedback: str = "visible",
-        **options: Any,
-    ) -> None:
-        super().__init__(visible_dim, hidden_dim, recurrent_dim, feedback=feedback, **options)
-
-
-class RNN(RecurrentModel):
-    """Plain RNN: units of a frame independent given the past. Its likelihood is exact.
-
-    Args:
-        visible_dim: V, keys of a frame.
-        recurrent_dim: R, size of `u`.
-        mlp_dims: sizes of the ReLU layers between `v` and the recurrence.
-        visible: kind of the frames; "binary".
-        cell: "gru", "lstm" or "tanh".
-        dropout: probability of dropping features of `v` and of the context, in training.
-
-    Example:
-        >>> model = RNN(visible_dim=6, recurrent_dim=5)
-        >>> likelihood = model.log_likelihood(torch.zeros(1, 4, 6), torch.tensor([4]))
-        >>> likelihood.kind, likelihood.log_prob.shape
-        ('exact', torch.Size([4]))
-    """
-
-    name = "rnn"
-
-    def __init__(
-        self,
-        visible_dim: int = 88,
-        recurrent_dim: int = 300,
-        mlp_dims: tuple[int, ...] = (),
-        visible: str = "binary",
-        cell: str = "gru",
-        dropout: float = 0.2,
-    ) -> None:
-        if visible != "binary":
-            raise ValueError(f"visible: expected 'binary', got {visible!r}")
-        super().__init__(
-            IndependentBernoulli(visible_dim, recurrent_dim),
-            Transition(visible_dim, 0, recurrent_dim, tuple(mlp_dims), cell, dropout=dropout),
-            dropout=dropout,
-        )

@@ -1,13 +1,14 @@
 """The store: what is written is read back, and nothing damaged is read at all."""
 
 import hashlib
+import pickle
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from data_prep import store
+from data_prep import dataset, store
 
 RATE = {"frame_rate": 4.0, "lowest_pitch": 21}
 
@@ -133,11 +134,68 @@ def test_fingerprint_does_not_depend_on_how_the_file_holds_the_frames(file: Path
     np.testing.assert_array_equal(store.read(file).splits["train"].frames, frames)
 
 
+def test_sequences_may_come_from_a_generator_in_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    rolls = [(f"{n}", (rng.random((1 + n % 50, 88)) < 0.1).astype(np.uint8)) for n in range(300)]
+    store.write(tmp_path / "whole.h5", {"train": rolls}, kind="binary", **RATE)
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 100_000)  # a chunk and a half
+    store.write(tmp_path / "parts.h5", {"train": iter(rolls)}, kind="binary", **RATE)
+    whole, parts = (store.read(tmp_path / name) for name in ("whole.h5", "parts.h5"))
+    assert whole.attributes == parts.attributes
+    for one, (source, roll) in zip(parts.splits["train"].sequences(), rolls, strict=True):
+        np.testing.assert_array_equal(one, roll, err_msg=source)
+
+
+def test_frames_left_on_disk_are_the_same(file: Path) -> None:
+    inside = store.read(file, in_memory=True).splits["train"]
+    stored = store.read(file, in_memory=False).splits["train"]
+    assert isinstance(inside.frames, np.ndarray)
+    assert isinstance(stored.frames, store.StoredFrames)
+    assert (len(stored.frames), stored.frames.shape) == (11, (11, 5))
+    np.testing.assert_array_equal(stored.frames[2:7], inside.frames[2:7])
+    np.testing.assert_array_equal(np.asarray(stored.frames), inside.frames)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(stored.frames))[:], inside.frames)
+    for number, sequence in enumerate(stored.sequences()):
+        np.testing.assert_array_equal(sequence, inside.sequence(number))
+
+
+def test_what_would_fill_the_memory_stays_on_disk(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(store.read(file).splits["train"].frames, np.ndarray)
+    monkeypatch.setattr(store, "_MEMORY_SHARE", 1 << 60)
+    assert isinstance(store.read(file).splits["train"].frames, store.StoredFrames)
+
+
+def test_labels_go_with_their_sequences(tmp_path: Path) -> None:
+    def labels(source: str) -> dict[str, str]:
+        return {"name": source, "vowel": str(source == "a")}
+
+    written = store.write(tmp_path / "d.h5", binary_splits(), kind="binary", labels=labels, **RATE)
+    read = store.read(tmp_path / "d.h5")
+    for data in (written, read):
+        wanted = {"name": ["a", "b", "ä/c"], "vowel": ["True", "False", "False"]}
+        assert data.splits["train"].labels == wanted
+        assert data.splits["test"].labels == {}
+    unlabelled = store.write(tmp_path / "e.h5", binary_splits(), kind="binary", **RATE)
+    assert unlabelled.attributes["fingerprint"] == read.attributes["fingerprint"]
+    with pytest.raises(ValueError, match="label 'odd' is not given for every sequence"):
+        store.write(
+            tmp_path / "f.h5",
+            binary_splits(),
+            kind="binary",
+            labels=lambda source: {"odd": ""} if source == "b" else {},
+            **RATE,
+        )
+
+
 def test_blocks_smaller_than_a_split_read_the_same(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = store.read(file)
-    monkeypatch.setattr(store, "_BLOCK_BYTES", 10)  # two frames a block
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 10)  # two frames a block
     blocks = store.read(file)
     np.testing.assert_array_equal(whole.splits["train"].frames, blocks.splits["train"].frames)
 
