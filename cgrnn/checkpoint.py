@@ -11,7 +11,7 @@ import torch
 
 from cgrnn.models import MODELS, RecurrentModel
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

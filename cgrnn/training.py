@@ -99,6 +99,7 @@ class Training(pl.LightningModule):
             batch_size=None,  # they are batches already
             num_workers=self.options.workers,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # it draws seeds for its workers; not from training's own
         )
 
     def _batches(self, epoch: int) -> Batches:

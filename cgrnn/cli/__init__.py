@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 COMMANDS = {
-    "prepare": "make a data set: chorales, pianorolls or midi",
+    "prepare": "make a data set of MIDI files, audio, notes or words",
     "train": "train a model on a data set",
     "evaluate": "likelihood and accuracy of a trained model",
-    "generate": "draw new music and write MIDI files",
+    "generate": "draw new music and write MIDI or WAV files",
     "plot": "figures of a run: pianoroll, curves, activations",
+    "data": "look at data sets, listen to them, join them",
     "demo": "Bach chorales from data to music in some minutes",
     "models": "list the models",
 }

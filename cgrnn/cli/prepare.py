@@ -15,6 +15,7 @@ SOURCES = {
     "chorales": "Bach's four-part chorales, bundled with music21: no download",
     "pianorolls": "one of the standard sets, a .mat or a .npz file, its own splits kept",
     "midi": "files, folders and archives of MIDI files",
+    "lakh": "the Lakh MIDI set as in the paper, split by song",
     "audio": "recordings, as frames of samples",
     "idmt": "IDMT-SMT-Audio-Effects, split by clean note, with labels",
     "effects": "notes through twelve effects, a folder for `prepare idmt` to read",

@@ -38,6 +38,8 @@ def parser(argv: Sequence[str]) -> Parser:
     model = first.model or values.get("model") or "cgrnn"
     if not isinstance(model, str) or model not in MODEL_OPTIONS:
         raise ValueError(f"unknown model {model!r}; known: {', '.join(MODEL_OPTIONS)}")
+    if first.resume and model != values.get("model"):
+        raise ValueError(f"--model: {first.output} was begun with {values.get('model')}, keeps it")
     result = make(f"train --model {model}", DESCRIPTION, seed=False)
     result.add_argument("--config", type=str, help="YAML file with options as below, `name: value`")
     result.add_argument(
