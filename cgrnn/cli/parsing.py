@@ -89,7 +89,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by jsonargparse, whose text names types of Python and runs over lines."""
         line = " ".join(message.split())
-        wrong = re.match(r'Parser key "(\w+)": .* value: (.*)', line)
+        wrong = re.match(r'Parser key "(\w+)".*?: .* value: (.*)', line)
         if wrong and wrong[1] in self.added:
             self._refuse(wrong[1], wrong[2])
         raise ValueError(f"{line}; see `{self.prog} --help`") from ex

@@ -36,7 +36,7 @@ def parser(argv: Sequence[str]) -> Parser:
     result.add("source", kind=str, help=f"one of {', '.join(SOURCES)}")
     if source is not None:
         _module(source).add(result)
-    result.add("-o", "--output", kind=str, required=True, help="file to write")
+    result.add("-o", "--output", kind=str, required=True, help="what to make")
     return result
 
 
