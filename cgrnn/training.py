@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader
 
 from cgrnn.batches import Batch, Batches, moved
 from cgrnn.history import History
-from cgrnn.layers import EnergyDensity
-from cgrnn.models.recurrent import RecurrentModel, mask_of
+from cgrnn.models.sequence import SequenceModel, mask_of
 from cgrnn.settings import TrainingOptions
 
 MONITOR = "valid_log_likelihood"
@@ -48,7 +47,7 @@ class Training(pl.LightningModule):
 
     def __init__(
         self,
-        model: RecurrentModel,
+        model: SequenceModel,
         train: Arrays,
         valid: Arrays,
         options: TrainingOptions,
@@ -60,11 +59,11 @@ class Training(pl.LightningModule):
         self.model, self.options, self.head = model, options, head
         self.train_arrays, self.valid_arrays, self.estimate = train, valid, estimate
         self.normalisation = normalisation
-        self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_latents)
+        self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_chains)
         self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
         self.steps_planned = options.max_epochs * len(self._batches(epoch=0))
         if options.persistent:
-            if not model.has_latents:
+            if not model.has_chains:
                 raise ValueError(f"persistent: model {model.name!r} has no chains to keep")
             self.chains: Tensor
             self.register_buffer("chains", torch.from_numpy(self._chains_at_data()))
@@ -201,14 +200,10 @@ class Training(pl.LightningModule):
         inside &= self.chosen.to(self.device)[batch.rows]
         if not inside.any():
             return
-        contexts, frames = self.model.contexts(batch.frames, generator)[0], batch.frames[inside]
-        density = self.model.layer(contexts[inside])
-        if isinstance(density, EnergyDensity):
-            estimate = self.estimate(density, generator=generator)
-            self.scores.append(-density.free_energy(frames).double() - estimate.log_z)
-            self.spreads.append(estimate.log_weights.std(0))
-        else:
-            self.scores.append(density.log_prob(frames).double())
+        found = self.model.scores(batch.frames, batch.lengths, inside, self.estimate, generator)
+        self.scores.append(found.log_prob)
+        if found.spread is not None:
+            self.spreads.append(found.spread)
 
     def on_validation_epoch_end(self) -> None:
         score = torch.cat(self.scores).mean()
@@ -232,7 +227,7 @@ class Training(pl.LightningModule):
         self.started = time.monotonic()
 
 
-def _culprit(model: RecurrentModel) -> str:
+def _culprit(model: SequenceModel) -> str:
     """The first parameter gone wrong, in itself or in its gradient; or else the largest."""
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
@@ -245,10 +240,10 @@ def _culprit(model: RecurrentModel) -> str:
     return f"the largest is parameter {name}"
 
 
-def _choose(total: int, wanted: int, has_latents: bool) -> Tensor:
-    """Which validation frames are scored: all where the likelihood is exact, `(total,)`."""
+def _choose(total: int, wanted: int, costly: bool) -> Tensor:
+    """Which validation frames are scored: all, unless partition functions cost too much."""
     chosen = torch.ones(total, dtype=torch.bool)
-    if has_latents and wanted < total:
+    if costly and wanted < total:
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
         chosen[order[wanted:]] = False
     return chosen

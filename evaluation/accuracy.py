@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cgrnn.batches import Batch
 from cgrnn.layers import EnergyDensity
-from cgrnn.models.recurrent import RecurrentModel, mask_of
+from cgrnn.models.recurrent import RecurrentModel
+from cgrnn.models.sequence import mask_of
 from samplers import draw, watch
 from samplers.diagnostics import R_HAT_WANTED
 
@@ -106,11 +107,10 @@ def _drawn(
     """(protocol, draws `(samples, frames, V)`, truth `(frames, V)`) of each batch in turn."""
     for batch in batches:
         inside = mask_of(batch.lengths, batch.frames.shape[1])
-        for protocol, draw_frames in zip(
-            PROTOCOLS, (model.predict, model.reconstruct), strict=True
-        ):
-            drawn = draw_frames(batch.frames, generator, samples)
-            yield protocol, drawn[:, inside], batch.frames[inside]
+        drawn = model.predict(batch.frames, generator, samples)
+        yield "prediction", drawn[:, inside], batch.frames[inside]
+        drawn = model.reconstruct(batch.frames, generator, samples, batch.lengths)
+        yield "reconstruction", drawn[:, inside], batch.frames[inside]
 
 
 @torch.no_grad()

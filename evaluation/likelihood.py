@@ -9,7 +9,8 @@ import torch
 
 from cgrnn.batches import Batch
 from cgrnn.layers import EnergyDensity
-from cgrnn.models.recurrent import RecurrentModel, mask_of
+from cgrnn.models.recurrent import RecurrentModel
+from cgrnn.models.sequence import mask_of
 from evaluation.mean_partition import MeanLogPartition
 
 

@@ -30,8 +30,8 @@ def strong_model(scale):
 class DoubleBatches(Batches):
     """Batches in the precision of the tests."""
 
-    def _batch(self, *args):
-        batch = super()._batch(*args)
+    def __getitem__(self, number):
+        batch = super().__getitem__(number)
         return type(batch)(batch.frames.double(), batch.lengths, batch.rows, batch.shifts)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cgrnn.layers import BinarySpikeSlabRBM, GaussianSpikeSlabRBM
-from cgrnn.models.recurrent import RecurrentModel, check_kind
+from cgrnn.models.recurrent import RecurrentModel
+from cgrnn.models.sequence import check_kind
 from cgrnn.transition import Transition
 
 

@@ -8,35 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cgrnn.layers import EnergyDensity
 from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
+from cgrnn.models.sequence import Estimate, Scores, SequenceModel, mask_of
 from cgrnn.transition import State, Transition
 from samplers import contrastive_loss, draw
 
 FEEDBACKS = ("visible", "latent", "full")
 LATENTS = ("mean", "sample")
-SWEEPS = 200
-
-
-def check_kind(model: type[RecurrentModel], visible: str) -> None:
-    """Refuse frames that a model is not for.
-
-    Raises:
-        ValueError: names the parameter and what it takes.
-    """
-    if visible not in model.kinds:
-        known = " or ".join(map(repr, model.kinds))
-        raise ValueError(f"visible: expected {known}, got {visible!r}; {model.name} has no other")
-
-
-def mask_of(lengths: Tensor, frames: int) -> Tensor:
-    """True where a frame belongs to its sequence, `(batch, frames)`."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +36,7 @@ class FrameLikelihood:
     kind: str
 
 
-class RecurrentModel(nn.Module):
+class RecurrentModel(SequenceModel):
     """A frame density driven by a recurrent transition.
 
     Args:
@@ -65,18 +49,7 @@ class RecurrentModel(nn.Module):
         dropout: probability with which the density's context is dropped in training.
         cd_steps: k of contrastive divergence, for an energy density.
         restarts: share of its chains that begin at noise (`samplers.contrastive_loss`).
-
-    Attributes:
-        sweeps: Gibbs sweeps to draw a frame of an energy density, 200 unless set.
-
-    Shapes:
-        Frames are `(batch, frames, V)`, padded at the end; `lengths` `(batch,)` says where.
     """
-
-    name: ClassVar[str]
-    kinds: ClassVar[tuple[str, ...]]
-    """Kinds of frames that the model is for."""
-    sweeps: int = SWEEPS
 
     def __init__(
         self,
@@ -89,7 +62,7 @@ class RecurrentModel(nn.Module):
         cd_steps: int = 1,
         restarts: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(layer.visible_dim, visible)
         for parameter, value, known in (
             ("feedback", feedback, FEEDBACKS),
             ("latents", latents, LATENTS),
@@ -97,18 +70,18 @@ class RecurrentModel(nn.Module):
             if value not in known:
                 raise ValueError(f"{parameter}: expected one of {', '.join(known)}, got {value!r}")
         self.layer: Any = layer
-        self.transition, self.visible = transition, visible
+        self.transition = transition
         self.feedback, self.latents = feedback, latents
         self.cd_steps, self.restarts = cd_steps, restarts
         self.dropout = nn.Dropout(dropout)
 
     @property
-    def visible_dim(self) -> int:
-        return int(self.layer.visible_dim)
-
-    @property
     def has_latents(self) -> bool:
         return isinstance(self.layer, ConditionalRBM)
+
+    @property
+    def has_chains(self) -> bool:
+        return self.has_latents
 
     @property
     def likelihood_kind(self) -> str:
@@ -120,11 +93,6 @@ class RecurrentModel(nn.Module):
     @property
     def _samples_feedback(self) -> bool:
         return self.feedback != "visible" and self.latents == "sample"
-
-    def set_marginals(self, mean: Tensor) -> None:
-        """Start the visible biases of binary frames at the log-odds of their mean, `(V,)`."""
-        with torch.no_grad():
-            self.layer.visible_bias.copy_(torch.logit(mean))
 
     def contexts(
         self, frames: Tensor, generator: torch.Generator | None = None, state: State | None = None
@@ -143,15 +111,7 @@ class RecurrentModel(nn.Module):
         generator: torch.Generator | None = None,
         chains: Tensor | None = None,
     ) -> Tensor:
-        """Training loss, mean over the frames: `-log p`, or its contrastive divergence.
-
-        Args:
-            frames: `(batch, frames, V)`.
-            lengths: `(batch,)`.
-            generator: source of the draws.
-            chains: for persistent CD, where the chain of each frame stands, `(batch, frames, V)`;
-                overwritten.
-        """
+        """`-log p`, or its contrastive divergence."""
         contexts = self.dropout(self.contexts(frames, generator)[0])
         mask = mask_of(lengths, frames.shape[1])
         density, v = self.layer(contexts[mask]), frames[mask]
@@ -164,6 +124,22 @@ class RecurrentModel(nn.Module):
         if chains is not None and standing is not None:
             chains[mask] = standing
         return loss
+
+    @torch.no_grad()
+    def scores(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        chosen: Tensor,
+        estimate: Estimate,
+        generator: torch.Generator | None = None,
+    ) -> Scores:
+        density = self.layer(self.contexts(frames, generator)[0][chosen])
+        if not isinstance(density, EnergyDensity):
+            return Scores(density.log_prob(frames[chosen]).double())
+        found = estimate(density, generator=generator)
+        log_prob = -density.free_energy(frames[chosen]).double() - found.log_z
+        return Scores(log_prob, found.log_weights.std(0))
 
     @torch.no_grad()
     def log_likelihood(
@@ -190,15 +166,41 @@ class RecurrentModel(nn.Module):
         """
         mask = mask_of(lengths, frames.shape[1])
         density = self.layer(self.contexts(frames, generator)[0][mask])
+        log_prob = self.frame_log_prob(density, frames[mask], log_partition)
+        return FrameLikelihood(log_prob, self.likelihood_kind)
+
+    @staticmethod
+    def frame_log_prob(
+        density: Any, v: Tensor, log_partition: Callable[[EnergyDensity], Tensor] | None
+    ) -> Tensor:
+        """`log p(v)` in nats, `(*B,)` float64.
+
+        Raises:
+            ValueError: when the density needs a partition function and none is given.
+        """
         if not isinstance(density, EnergyDensity):
-            return FrameLikelihood(density.log_prob(frames[mask]).double(), "exact")
+            log_prob: Tensor = density.log_prob(v)
+            return log_prob.double()
         if log_partition is None:
             raise ValueError(
                 "log_partition: this model's frames have a partition function; "
                 "pass evaluation.exact.log_partition or one from evaluation.ais"
             )
-        log_prob = -density.free_energy(frames[mask]).double() - log_partition(density)
-        return FrameLikelihood(log_prob, self.likelihood_kind)
+        return -density.free_energy(v).double() - log_partition(density)
+
+    def walk(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        paths: int,
+        generator: torch.Generator | None = None,
+        log_partition: Callable[[EnergyDensity], Tensor] | None = None,
+    ) -> _FilterWalk:
+        """Paths of the latents that are fed back, drawn from `p(h_n, s_n | v_n, u_{n-1})`.
+
+        Each weight is `p(v_n | u_{n-1})`. With feedback that is not drawn all paths are one.
+        """
+        return _FilterWalk(self, frames, paths, generator, log_partition)
 
     @torch.no_grad()
     def predict(
@@ -206,19 +208,22 @@ class RecurrentModel(nn.Module):
     ) -> Tensor:
         """Draw every frame given the frames before it alone, `(samples, batch, frames, V)`.
 
-        The chains start from independent units: they never see the frame they predict.
+        Chains start from independent units: they never see the frame they predict.
         """
         return self._sample(self.density(frames, generator), (samples,), generator)
 
     @torch.no_grad()
     def reconstruct(
-        self, frames: Tensor, generator: torch.Generator | None = None, samples: int = 1
+        self,
+        frames: Tensor,
+        generator: torch.Generator | None = None,
+        samples: int = 1,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Draw every frame after one Gibbs sweep that starts at it, `(samples, batch, frames, V)`.
 
-        This is what the CGRNN paper's tables call prediction. It has seen the frame: it measures
-        how well the latents keep it. A density without latents has no such sweep, and its
-        reconstruction is its prediction.
+        This is what the CGRNN paper's tables call prediction. A density without latents has no
+        such sweep, and its reconstruction is its prediction.
         """
         density = self.density(frames, generator)
         if not isinstance(density, EnergyDensity):
@@ -226,7 +231,12 @@ class RecurrentModel(nn.Module):
         return density.gibbs_step(frames.expand(samples, *frames.shape), generator)
 
     @torch.no_grad()
-    def features(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def features(
+        self,
+        frames: Tensor,
+        generator: torch.Generator | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Hidden activations: `E[h⊙s | v_n, u_{n-1}]` (`E[h | …]` for an RBM), or `u_n` without
         latents, `(batch, frames, H or R)`."""
         contexts, state = self.contexts(frames, generator)
@@ -243,27 +253,10 @@ class RecurrentModel(nn.Module):
         prime: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw sequences frame by frame, `(batch, prime frames + frames_to_make, V)`.
-
-        Args:
-            frames_to_make: frames to add.
-            batch: sequences to draw.
-            prime: frames to go on from, `(frames, V)` or `(batch, frames, V)`; None begins anew.
-            generator: source of the draws.
-        """
-        if frames_to_make < 1 or batch < 1:
-            raise ValueError(
-                f"frames_to_make and batch must be at least 1, got {frames_to_make} and {batch}"
-            )
-        state, made = self.transition.initial_state(batch), []
-        if prime is not None:
-            if prime.shape[-1] != self.visible_dim:
-                raise ValueError(
-                    f"prime: frames of {prime.shape[-1]} units, but the model has "
-                    f"{self.visible_dim}"
-                )
-            made.append(prime.expand(batch, -1, -1))
-            _, state = self.contexts(made[0], generator, state)
+        frames = self._primed(frames_to_make, batch, prime)
+        state, made = self.transition.initial_state(batch), [frames]
+        if frames.shape[1]:
+            _, state = self.contexts(frames, generator, state)
         for _ in range(frames_to_make):
             density = self.layer(self.transition.context(state))
             v = self._sample(density, (), generator).unsqueeze(1)
@@ -284,3 +277,32 @@ class RecurrentModel(nn.Module):
             return draw(density, shape, self.sweeps, generator)
         draws: Tensor = density.sample(shape, generator)
         return draws
+
+
+class _FilterWalk:
+    """`samplers.particles.Walk` through a recurrent model: its state is `u`."""
+
+    def __init__(
+        self,
+        model: RecurrentModel,
+        frames: Tensor,
+        paths: int,
+        generator: torch.Generator | None,
+        log_partition: Callable[[EnergyDensity], Tensor] | None,
+    ) -> None:
+        self.model, self.frames, self.paths, self.number = model, frames, paths, 0
+        self.generator, self.log_partition = generator, log_partition
+        self.state = model.transition.initial_state(paths * len(frames))
+
+    def step(self) -> Tensor:
+        v = self.frames[:, self.number].repeat(self.paths, 1)
+        context = self.model.transition.context(self.state)
+        log_prob = self.model.frame_log_prob(self.model.layer(context), v, self.log_partition)
+        _, self.state = self.model.contexts(v.unsqueeze(1), self.generator, self.state)
+        self.number += 1
+        return log_prob.view(self.paths, -1)
+
+    def select(self, ancestors: Tensor) -> None:
+        batch = ancestors.shape[1]
+        index = (ancestors * batch + torch.arange(batch, device=ancestors.device)).flatten()
+        self.state = tuple(part[:, index] for part in self.state)
