@@ -21,6 +21,7 @@ COLUMNS = (
 )
 
 SPREAD_ALLOWED = 1.0  # deviation of the log-weights beyond which few chains find log Z too low
+KL_NEEDED = 0.01  # nats a frame below which latents tell next to nothing
 
 
 class History(pl.Callback):
@@ -59,7 +60,7 @@ class History(pl.Callback):
         measured = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if name in COLUMNS and (validated or not name.startswith("valid"))
+            if validated or not name.startswith("valid")
         }
         self.rows.append(
             {
@@ -78,6 +79,9 @@ class History(pl.Callback):
         row = self.rows[-1]
         spread = row.get("valid_log_weight_std")
         quality = ""
+        if "kl" in row:
+            vanished = ": VANISHED, the latents tell nothing" if row["kl"] < KL_NEEDED else ""
+            quality = f" (≥, KL {row['kl']:.3f} at weight {row['kl_weight']:.2f}{vanished})"
         if spread is not None:
             flatters = ": it flatters" if spread > SPREAD_ALLOWED else ""
             quality = f" (≈, short AIS, deviation of log-weights {spread:.2f}{flatters})"
@@ -89,7 +93,8 @@ class History(pl.Callback):
     def _write(self) -> None:
         partial = self.path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            named = dict.fromkeys([*COLUMNS, *(name for row in self.rows for name in row)])
+            writer = csv.DictWriter(file, list(named))
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(partial, self.path)

@@ -29,6 +29,7 @@ AT_LEAST_TWO = Limit("at least 2", lambda x: x >= 2)  # chains: one alone has no
 NOT_NEGATIVE = Limit("at least 0", lambda x: 0 <= x < math.inf)
 POSITIVE = Limit("above 0", lambda x: 0 < x < math.inf)
 SHARE = Limit("at least 0 and below 1", lambda x: 0 <= x < 1)
+UP_TO_ONE = Limit("0 to 1", lambda x: 0 <= x <= 1)
 SEED = Limit("0 to 4294967295", lambda x: 0 <= x < 2**32)
 
 
@@ -114,7 +115,16 @@ class RNNSSRBMOptions(CGRNNOptions):
     feedback: Feedback = option("visible", "what drives the transition")
 
 
-MODEL_OPTIONS: dict[str, type[RecurrentOptions]] = {
+@dataclass(frozen=True)
+class VRNNOptions:
+    """Options of the VRNN."""
+
+    latent_dim: int = option(100, "Gaussian latents of a frame", AT_LEAST_ONE)
+    recurrent_dim: int = option(300, "size of the recurrent state", AT_LEAST_ONE)
+    feature_dim: int = option(200, "size of the layers between", AT_LEAST_ONE)
+
+
+MODEL_OPTIONS: dict[str, type] = {
     "cgrnn": CGRNNOptions,
     "rnn-ssrbm": RNNSSRBMOptions,
     "rnn-rbm": RNNRBMOptions,
@@ -122,6 +132,7 @@ MODEL_OPTIONS: dict[str, type[RecurrentOptions]] = {
     "rnn-nade": RNNNADEOptions,
     "rnn-gmm": RNNGMMOptions,
     "rnn-rnade": RNNRNADEOptions,
+    "vrnn": VRNNOptions,
 }
 
 
@@ -150,6 +161,10 @@ class TrainingOptions:
     weight_decay: float = option(0.01, "weight decay", NOT_NEGATIVE)
     clip_norm: float = option(1.0, "largest norm of the gradient", POSITIVE)
     persistent: bool = option(False, "persistent CD: a chain for each frame that never restarts")
+    kl_start: float = option(
+        0.2, "weight of the KL at first, in models with Gaussian latents", UP_TO_ONE
+    )
+    kl_epochs: int = option(20, "epochs over which that weight rises to 1", NOT_NEGATIVE)
     validate_every: int = option(20, "epochs between validations", AT_LEAST_ONE)
     patience: int = option(10, "validations without gain before training stops", AT_LEAST_ONE)
     valid_frames: int = option(

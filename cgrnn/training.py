@@ -61,7 +61,8 @@ class Training(pl.LightningModule):
         self.normalisation = normalisation
         self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_chains)
         self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
-        self.steps_planned = options.max_epochs * len(self._batches(epoch=0))
+        self.steps_an_epoch = len(self._batches(epoch=0))
+        self.steps_planned = options.max_epochs * self.steps_an_epoch
         if options.persistent:
             if not model.has_chains:
                 raise ValueError(f"persistent: model {model.name!r} has no chains to keep")
@@ -144,6 +145,13 @@ class Training(pl.LightningModule):
         if self.current_epoch + 1 == self.options.max_epochs:
             self.trainer.check_val_every_n_epoch = 1
 
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        if self.model.kl_weight is not None:
+            options = self.options
+            epochs = self.current_epoch + index / self.steps_an_epoch
+            done = min(1.0, epochs / options.kl_epochs) if options.kl_epochs else 1.0
+            self.model.kl_weight = options.kl_start + (1 - options.kl_start) * done
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         chains = None
         if self.options.persistent:
@@ -155,13 +163,9 @@ class Training(pl.LightningModule):
             inside = mask_of(batch.lengths, batch.frames.shape[1])
             back = moved(chains, -batch.shifts).to(self.chains.dtype)
             self.chains[batch.rows[inside]] = back[inside]
-        self.log(
-            "train_loss",
-            loss.detach(),
-            batch_size=len(batch.lengths),
-            on_epoch=True,
-            on_step=False,
-            prog_bar=True,
+        measured = {"train_loss": loss.detach(), **self.model.monitored}
+        self.log_dict(
+            measured, batch_size=len(batch.lengths), on_epoch=True, on_step=False, prog_bar=True
         )
         return loss
 

@@ -68,13 +68,14 @@ def _pitch_axis(axis: Axes, low: int, high: int) -> None:
 
 
 def curves(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Validation log-likelihood and training loss over the epochs.
+    """Validation log-likelihood, training loss and, with Gaussian latents, the KL over the epochs.
 
     Args:
         runs: name of each run and the rows of its `metrics.csv`.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    latent = any("kl" in row for rows in runs.values() for row in rows)
+    figure = Figure(figsize=(13 if latent else 9, 3.4), layout="constrained")
+    left, right, *third = figure.subplots(1, 3 if latent else 2)
     for name, rows in runs.items():
         scored = [row for row in rows if "valid_log_likelihood" in row]
         left.plot(
@@ -85,9 +86,17 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
             label=name,
         )
         right.plot([row["epoch"] for row in rows], [row["train_loss"] for row in rows], label=name)
+        kl = [row for row in rows if "kl" in row]
+        for axis in third if kl else ():
+            epochs = [row["epoch"] for row in kl]
+            axis.plot(epochs, [row["kl"] for row in kl], label=f"{name}: KL, nats a frame")
+            weights = [row["kl_weight"] for row in kl]
+            axis.plot(epochs, weights, linestyle="--", label=f"{name}: its weight")
     left.set(xlabel="epoch", ylabel="nats a frame", title="Validation log-likelihood")
     right.set(xlabel="epoch", ylabel="loss", title="Training loss (contrastive: no likelihood)")
-    for axis in (left, right):
+    for axis in third:
+        axis.set(xlabel="epoch", title="Divergence of posterior from prior")
+    for axis in (left, right, *third):
         axis.grid(color="0.9", linewidth=0.6)
         axis.legend()
     return figure

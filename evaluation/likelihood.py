@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from cgrnn.batches import Batch
 from cgrnn.layers import EnergyDensity
 from cgrnn.models.recurrent import RecurrentModel
-from cgrnn.models.sequence import mask_of
+from cgrnn.models.sequence import SequenceModel, mask_of
 from evaluation.mean_partition import MeanLogPartition
+from samplers import particles
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Likelihood:
         drift: how much halving the levels raises `per_frame`.
         reverse_gap: how far annealing in reverse, from Gibbs chains, lies below `per_frame`.
         chain_levels: all that were spent: sweeps times chains times frames.
+        paths: of latents for each sequence.
+        bounds: the averages per frame by one path, by many, and by a particle filter.
         warnings: what a reader must know before quoting the figure.
     """
 
@@ -44,8 +49,69 @@ class Likelihood:
     drift: float | None = None
     reverse_gap: float | None = None
     chain_levels: int | None = None
+    paths: int | None = None
+    bounds: dict[str, float] | None = None
     warnings: list[str] = field(default_factory=list)
     first_frame_scored: bool = True
+
+
+REPEATS = 2
+
+
+@torch.no_grad()
+def by_paths(
+    model: SequenceModel,
+    batches: Iterable[Batch],
+    paths: int = 100,
+    method: str = "filter",
+    generator: torch.Generator | None = None,
+    log_partition: Callable[[Any], Tensor] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Likelihood:
+    """Lower bounds of the log-likelihood by paths of latents (`samplers.particles`).
+
+    Each is an average of two, whose differences give its error.
+
+    Args:
+        model: in evaluation mode.
+        batches: the split.
+        paths: for each sequence.
+        method: "filter" or "paths": which of the bounds is quoted.
+        generator: source of the draws.
+        log_partition: gives `log Z` of an energy density.
+        progress: called with the sequences done and all of them.
+    """
+    bounds = {"1 path": (1, "paths"), f"{paths} paths": (paths, "paths")}
+    bounds["filter"] = (paths, "filter")
+    found: dict[str, list[Tensor]] = {name: [] for name in bounds}
+    lengths: list[Tensor] = []
+    for batch in batches:
+        for name, (count, how) in bounds.items():
+            draws = [
+                particles.log_likelihood(
+                    model.walk(batch.frames, batch.lengths, count, generator, log_partition),
+                    batch.lengths,
+                    how,
+                    generator,
+                )
+                for _ in range(REPEATS)
+            ]
+            found[name].append(torch.stack(draws))
+        lengths.append(batch.lengths)
+        progress(sum(map(len, lengths)), 0)
+    length = torch.cat(lengths).double()
+    totals = {name: torch.cat(parts, 1) for name, parts in found.items()}
+    quoted = totals["filter" if method == "filter" else f"{paths} paths"]
+    frames = length.sum()
+    return Likelihood(
+        float(quoted.mean(0).sum() / frames),
+        float((quoted.mean(0) / length).mean()),
+        float(quoted.diff(dim=0).square().sum().sqrt() / (2 * frames)),
+        "lower bound",
+        "particle filter" if method == "filter" else "importance-weighted paths",
+        paths=paths,
+        bounds={name: float(total.mean(0).sum() / frames) for name, total in totals.items()},
+    )
 
 
 @torch.no_grad()
@@ -103,5 +169,5 @@ def evaluate(
         mean.drift.mean,
         mean.reverse_gap.mean,
         mean.chain_levels,
-        mean.warnings(),
+        warnings=mean.warnings(),
     )

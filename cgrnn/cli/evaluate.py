@@ -53,6 +53,19 @@ def parser(argv: Sequence[str]) -> Parser:
         limit=POSITIVE,
     )
     result.add(
+        "--paths",
+        kind=int,
+        default=100,
+        help="paths of latents for each sequence, in models with latents",
+        limit=AT_LEAST_ONE,
+    )
+    result.add(
+        "--method",
+        kind=Literal["filter", "paths"],
+        default="filter",
+        help="which bound to quote: by a particle filter, or by paths that stay independent",
+    )
+    result.add(
         "--samples",
         kind=int,
         default=5,
@@ -71,7 +84,6 @@ def run(options: Any) -> dict[str, Any]:
     from cgrnn.batches import Batches
     from cgrnn.checkpoint import open_run
     from data_prep import store
-    from evaluation import likelihood
     from evaluation.accuracy import accuracies, errors, mixing
 
     use_fast_products()
@@ -83,9 +95,7 @@ def run(options: Any) -> dict[str, Any]:
     mean, std = normalisation(trained.data)
     batches = Batches(split.frames, split.lengths, batch_size=16, mean=mean, std=std)
     generator = torch.Generator().manual_seed(options.seed)
-    how = (options.chains, options.levels, options.stderr, generator, say)
-    with bar(" chain-levels") as progress:
-        found = likelihood.evaluate(trained.model, batches, *how, progress)
+    found = _likelihood(trained.model, batches, options, generator)
     result = {
         "model": trained.model.name,
         "split": options.split,
@@ -97,7 +107,9 @@ def run(options: Any) -> dict[str, Any]:
             if trained.model.visible == "binary"
             else {"rmse": errors(trained.model, batches, options.samples, generator)}
         ),
-        "chains": mixing(trained.model, next(iter(batches)), generator),
+        "chains": mixing(trained.model, next(iter(batches)), generator)
+        if trained.model.has_chains
+        else None,
         "floors": _floors(train, split, (mean, std), trained.model.visible),
         "data": {
             "path": options.data or trained.data["path"],
@@ -111,6 +123,20 @@ def run(options: Any) -> dict[str, Any]:
     with store.replacing(folder / "evaluation.json") as file:
         file.write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _likelihood(model: Any, batches: Any, options: Any, generator: Any) -> Any:
+    from cgrnn.models import RecurrentModel
+    from evaluation import likelihood
+
+    if isinstance(model, RecurrentModel):
+        how = (options.chains, options.levels, options.stderr, generator, say)
+        with bar(" chain-levels") as progress:
+            return likelihood.evaluate(model, batches, *how, progress)
+    with bar(" sequences") as progress:
+        return likelihood.by_paths(
+            model, batches, options.paths, options.method, generator, progress=progress
+        )
 
 
 def _floors(
@@ -168,6 +194,9 @@ def render(result: dict[str, Any]) -> str:
         f"log-likelihood in nats, first frames scored; {measure}",
         table([result]).rstrip(),
     ]
+    if scores["bounds"]:
+        named = ", ".join(f"{name} {value:.3f}" for name, value in scores["bounds"].items())
+        lines.append(f"lower bounds per frame: {named}; quoted: {scores['estimator']}")
     if scores["chains"]:
         gap = scores["reverse_gap"]
         lines.append(

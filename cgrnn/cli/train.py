@@ -141,7 +141,10 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     train, valid = (data.splits[name] for name in ("train", "valid"))
     model_options = pick(options, MODEL_OPTIONS[options.model])
     model_options |= {"visible_dim": train.frames.shape[1], "visible": data.attributes["kind"]}
-    model_options["mlp_dims"] = list(model_options["mlp_dims"])
+    model_options = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in model_options.items()
+    }
     attributes = data.attributes | {"path": str(Path(options.data).resolve())}
     head = checkpoint.describe(
         options.model, model_options, attributes, dataclasses.asdict(training_options)

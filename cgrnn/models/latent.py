@@ -95,13 +95,10 @@ class LatentModel(SequenceModel):
         visible_dim: V, units of a frame.
         visible: kind of the frames, "binary" or "continuous".
         context_dim: size of what the frame density is given.
-
-    Attributes:
-        kl_weight: weight of the divergence in the loss; raised to 1 in training.
     """
 
     kinds = ("binary", "continuous")
-    kl_weight: float = 1.0
+    kl_weight = 1.0
 
     def __init__(self, visible_dim: int, visible: str, context_dim: int) -> None:
         super().__init__(visible_dim, visible)
@@ -161,7 +158,10 @@ class LatentModel(SequenceModel):
         contexts, divergences = self.bound(frames, lengths, generator)
         fit = self.layer(contexts[inside]).log_prob(frames[inside]).mean()
         divergence = divergences[inside].mean()
-        self.monitored = {"kl": divergence.detach()}
+        self.monitored = {
+            "kl": divergence.detach(),
+            "kl_weight": divergence.new_tensor(self.kl_weight),
+        }
         return self.kl_weight * divergence - fit
 
     def bound(

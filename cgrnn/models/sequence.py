@@ -61,6 +61,8 @@ class SequenceModel(nn.Module, ABC):
         visible_dim: V.
         layer: the frame density given a context.
         sweeps: Gibbs sweeps to draw a frame of an energy density, 200 unless set.
+        kl_weight: weight of the KL divergence in the loss, which training raises to 1; None where
+            there is none.
         monitored: what the last loss was made of, by name, for the log of training.
     """
 
@@ -69,6 +71,7 @@ class SequenceModel(nn.Module, ABC):
     """Kinds of frames that the model is for."""
     layer: Any
     sweeps: int = SWEEPS
+    kl_weight: float | None = None
 
     def __init__(self, visible_dim: int, visible: str) -> None:
         super().__init__()
