@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cgrnn.models import MODELS, RecurrentModel
+from cgrnn.models import MODELS, SequenceModel
 
 FORMAT = 2
 
@@ -24,7 +24,7 @@ class Run:
         epoch: epochs trained.
     """
 
-    model: RecurrentModel
+    model: SequenceModel
     data: dict[str, Any]
     epoch: int
 
@@ -116,10 +116,11 @@ def open_run(path: str | Path) -> Run:
         raise ValueError(
             f"{file}: its weights do not fit the model it names; train again or use another"
         ) from error
+    model.given_frames = int(head["data"].get("given_frames", 0))
     return Run(model.eval(), head["data"], int(content["epoch"]) + 1)
 
 
-def load(path: str | Path) -> RecurrentModel:
+def load(path: str | Path) -> SequenceModel:
     """The trained model of a run directory or a checkpoint file, ready for evaluation.
 
     Raises:

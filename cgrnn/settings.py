@@ -157,7 +157,13 @@ class TrainingOptions:
     )
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "optimiser")
     learning_rate: float = option(2e-3, "learning rate at the start", POSITIVE)
-    schedule: Literal["cosine", "constant"] = option("cosine", "cosine: down to a twentieth")
+    schedule: Literal["cosine", "constant", "exponential"] = option(
+        "cosine", "cosine: down to a twentieth; exponential: see --decay"
+    )
+    decay: float = option(
+        1.2, "exponential schedule: what the learning rate is divided by each epoch", POSITIVE
+    )
+    decay_after: int = option(20, "exponential schedule: epochs before it begins", NOT_NEGATIVE)
     weight_decay: float = option(0.01, "weight decay", NOT_NEGATIVE)
     clip_norm: float = option(1.0, "largest norm of the gradient", POSITIVE)
     persistent: bool = option(False, "persistent CD: a chain for each frame that never restarts")

@@ -118,9 +118,8 @@ class Training(pl.LightningModule):
         optimizer = _OPTIMIZERS[options.optimizer](
             self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        if options.schedule == "constant":
-            return optimizer
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
+        rates = {"constant": lambda step: 1.0, "cosine": self._rate, "exponential": self._decayed}
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates[options.schedule])
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -130,6 +129,11 @@ class Training(pl.LightningModule):
         """Cosine from 1 to a twentieth over the epochs or the minutes, whichever end first."""
         done = min(1.0, max(step / self.steps_planned, self.seconds / self.seconds_allowed))
         return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _decayed(self, step: int) -> float:
+        """One, and from some epoch on less by a factor each epoch."""
+        epochs = step // self.steps_an_epoch + 1 - self.options.decay_after
+        return self.options.decay ** -max(0, epochs)
 
     def on_train_start(self) -> None:
         """A run resumed after it had ended stays as it is."""
@@ -200,7 +204,7 @@ class Training(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log-likelihood of the chosen frames; the same draws each time."""
         generator = torch.Generator(self.device).manual_seed(index)
-        inside = mask_of(batch.lengths, batch.frames.shape[1])
+        inside = self.model.scored(batch.lengths, batch.frames.shape[1])
         inside &= self.chosen.to(self.device)[batch.rows]
         if not inside.any():
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,19 @@ from data_prep.summary import summary
 
 KEYS = 88
 LOWEST_PITCH = 21
+FIRST_FRAMES = ("scored", "input")
 Rolls = list[tuple[str, np.ndarray]]
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Rolls]:
+def load(path: str | os.PathLike[str], with_first: bool = False) -> dict[str, Rolls]:
     """(source, roll) pairs of each split, rolls being (frames, 88) uint8, key 0 MIDI note 21.
 
     The training and validation rolls of an `.npz` are pieces cut into 100 frames; its test rolls
     are whole, their ends given by `mask_test`.
+
+    Args:
+        path: the file.
+        with_first: of an `.npz`, put before each roll the frame that its ``u_`` begins with.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,7 +43,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Rolls]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a standard .mat or .npz file")
     readers: dict[str, Callable[[Path], dict[str, list[np.ndarray]]]]
-    readers = {".mat": _load_mat, ".npz": _load_npz}
+    readers = {".mat": _load_mat, ".npz": partial(_load_npz, with_first=with_first)}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: not a .mat or .npz file; give one of the standard sets")
     rolls = readers[path.suffix.lower()](path)
@@ -51,10 +57,27 @@ def load(path: str | os.PathLike[str]) -> dict[str, Rolls]:
 
 
 def prepare_pianorolls(
-    path: str | os.PathLike[str], output: str | os.PathLike[str]
+    path: str | os.PathLike[str], output: str | os.PathLike[str], first_frame: str = "scored"
 ) -> dict[str, Any]:
-    """Write a standard set to the data file `output`; returns the summary of `prepare --json`."""
-    rolls = load(path)
+    """Write a standard set to the data file `output`; returns the summary of `prepare --json`.
+
+    Args:
+        path: the `.mat` or `.npz` file.
+        output: HDF5 file to make.
+        first_frame: "scored", or "input": the first frame of each sequence is told, and not
+            scored, as the attribute ``given_frames`` says. The sequences of an `.npz` then begin
+            a frame earlier, with the first frame of its ``u_``: the protocol of the SRNN.
+    """
+    if first_frame not in FIRST_FRAMES:
+        known = ", ".join(FIRST_FRAMES)
+        raise ValueError(f"first_frame: expected one of {known}, got {first_frame!r}")
+    given = first_frame == "input"
+    rolls = load(path, with_first=given)
+    if given:
+        rolls = {
+            split: [(name, roll) for name, roll in pieces if len(roll) > 1]
+            for split, pieces in rolls.items()
+        }
     unit, rate = _grid(Path(path))
     dataset = store.write(
         output,
@@ -64,6 +87,7 @@ def prepare_pianorolls(
         frame_unit=unit,
         frame_rate=rate,
         lowest_pitch=LOWEST_PITCH,
+        given_frames=1 if given else None,
     )
     return summary(dataset, output, found=1, read=1, skipped=[])
 
@@ -85,11 +109,10 @@ def _load_mat(path: Path) -> dict[str, list[np.ndarray]]:
     return {split: list(_member(path, contents, f"{split}data").ravel()) for split in store.SPLITS}
 
 
-def _load_npz(path: Path) -> dict[str, list[np.ndarray]]:
+def _load_npz(path: Path, with_first: bool) -> dict[str, list[np.ndarray]]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            names = [name for name in file.files if not name.startswith("u_")]  # x_ delayed
-            contents = {name: file[name] for name in names}
+            contents = {name: file[name] for name in file.files}
     except Exception as error:  # numpy raises zipfile's, zlib's and its own
         raise ValueError(f"{path}: not a readable .npz file ({error}); fetch it again") from error
     train, valid, test = (_member(path, contents, f"x_{split}") for split in store.SPLITS)
@@ -100,7 +123,17 @@ def _load_npz(path: Path) -> dict[str, list[np.ndarray]]:
     if not np.array_equal(mask, np.arange(test.shape[1]) < lengths[:, None]):
         raise ValueError(f"{path}: mask_test must be ones, then zeros, in each row; fetch it again")
     whole = [roll[:length] for roll, length in zip(test, lengths, strict=True)]
-    return {"train": list(train), "valid": list(valid), "test": whole}
+    rolls = {"train": list(train), "valid": list(valid), "test": whole}
+    if with_first:
+        for split, pieces in rolls.items():
+            delayed = _member(path, contents, f"u_{split}")  # x_ one frame later
+            if delayed.shape[:1] != (len(pieces),) or delayed.ndim != 3:
+                raise ValueError(f"{path}: u_{split} is {delayed.shape} for {len(pieces)} rolls")
+            rolls[split] = [
+                np.concatenate([before[:1], roll])
+                for before, roll in zip(delayed, pieces, strict=True)
+            ]
+    return rolls
 
 
 def _member(path: Path, contents: dict[str, Any], name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cgrnn.batches import Batch
 from cgrnn.layers import EnergyDensity
 from cgrnn.models.recurrent import RecurrentModel
-from cgrnn.models.sequence import mask_of
+from cgrnn.models.sequence import SequenceModel
 from samplers import draw, watch
 from samplers.diagnostics import R_HAT_WANTED
 
@@ -55,7 +55,7 @@ def _share(right: float, either: float) -> float:
 
 @torch.no_grad()
 def accuracies(
-    model: RecurrentModel,
+    model: SequenceModel,
     batches: Iterable[Batch],
     samples: int = 5,
     generator: torch.Generator | None = None,
@@ -82,7 +82,7 @@ def accuracies(
 
 @torch.no_grad()
 def errors(
-    model: RecurrentModel,
+    model: SequenceModel,
     batches: Iterable[Batch],
     samples: int = 5,
     generator: torch.Generator | None = None,
@@ -102,11 +102,11 @@ def errors(
 
 
 def _drawn(
-    model: RecurrentModel, batches: Iterable[Batch], samples: int, generator: torch.Generator | None
+    model: SequenceModel, batches: Iterable[Batch], samples: int, generator: torch.Generator | None
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(protocol, draws `(samples, frames, V)`, truth `(frames, V)`) of each batch in turn."""
     for batch in batches:
-        inside = mask_of(batch.lengths, batch.frames.shape[1])
+        inside = model.scored(batch.lengths, batch.frames.shape[1])
         drawn = model.predict(batch.frames, generator, samples)
         yield "prediction", drawn[:, inside], batch.frames[inside]
         drawn = model.reconstruct(batch.frames, generator, samples, batch.lengths)
@@ -132,7 +132,7 @@ def mixing(
         sweeps, of the worse of two statistics; `warning`, empty where half of the frames have
         mixed. None for a density that is drawn from exactly.
     """
-    inside = mask_of(batch.lengths, batch.frames.shape[1])
+    inside = model.scored(batch.lengths, batch.frames.shape[1])
     density = model.layer(model.contexts(batch.frames, generator)[0][inside])
     if not isinstance(density, EnergyDensity):
         return None

@@ -12,14 +12,14 @@ from torch import Tensor
 from cgrnn.batches import Batch
 from cgrnn.layers import EnergyDensity
 from cgrnn.models.recurrent import RecurrentModel
-from cgrnn.models.sequence import SequenceModel, mask_of
+from cgrnn.models.sequence import SequenceModel
 from evaluation.mean_partition import MeanLogPartition
 from samplers import particles
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Log-likelihood of a split in nats, first frames included.
+    """Log-likelihood of a split in nats.
 
     Attributes:
         per_frame: sum over all frames by the number of frames.
@@ -35,6 +35,7 @@ class Likelihood:
         paths: of latents for each sequence.
         bounds: the averages per frame by one path, by many, and by a particle filter.
         warnings: what a reader must know before quoting the figure.
+        first_frame_scored: False where the data set gives it as input alone.
     """
 
     per_frame: float
@@ -97,7 +98,7 @@ def by_paths(
                 for _ in range(REPEATS)
             ]
             found[name].append(torch.stack(draws))
-        lengths.append(batch.lengths)
+        lengths.append(batch.lengths - model.given_frames)
         progress(sum(map(len, lengths)), 0)
     length = torch.cat(lengths).double()
     totals = {name: torch.cat(parts, 1) for name, parts in found.items()}
@@ -110,6 +111,7 @@ def by_paths(
         "lower bound",
         "particle filter" if method == "filter" else "importance-weighted paths",
         paths=paths,
+        first_frame_scored=not model.given_frames,
         bounds={name: float(total.mean(0).sum() / frames) for name, total in totals.items()},
     )
 
@@ -142,18 +144,25 @@ def evaluate(
     """
     scores, contexts, lengths = [], [], []
     for batch in batches:
-        inside = mask_of(batch.lengths, batch.frames.shape[1])
+        inside = model.scored(batch.lengths, batch.frames.shape[1])
         v, context = batch.frames[inside], model.contexts(batch.frames, generator)[0][inside]
         density = model.layer(context)
         energy_based = isinstance(density, EnergyDensity)
         scores.append((-density.free_energy(v) if energy_based else density.log_prob(v)).double())
         contexts.append(context if energy_based else context[:0])
-        lengths.append(batch.lengths)
+        lengths.append(batch.lengths - model.given_frames)
     score, length = torch.cat(scores), torch.cat(lengths)
     share = torch.repeat_interleave(1.0 / (length.double() * len(length)), length)
     per_frame, per_sequence = float(score.mean()), float((score * share).sum())
     if not energy_based:
-        return Likelihood(per_frame, per_sequence, 0.0, "exact", "closed form")
+        return Likelihood(
+            per_frame,
+            per_sequence,
+            0.0,
+            "exact",
+            "closed form",
+            first_frame_scored=not model.given_frames,
+        )
     density = model.layer(torch.cat(contexts))
     mean = MeanLogPartition(density, share, chains, levels, target, generator, say, progress)
     return Likelihood(
@@ -170,4 +179,5 @@ def evaluate(
         mean.reverse_gap.mean,
         mean.chain_levels,
         warnings=mean.warnings(),
+        first_frame_scored=not model.given_frames,
     )

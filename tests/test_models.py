@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from densities import generator
 
-from cgrnn.models import CGRNN, MODELS, RNN, RNNGMM, RNNNADE, RNNRBM, RNNRNADE, RNNSSRBM
+from cgrnn.models import (
+    CGRNN,
+    MODELS,
+    RNN,
+    RNNGMM,
+    RNNNADE,
+    RNNRBM,
+    RNNRNADE,
+    RNNSSRBM,
+    VRNN,
+    RecurrentModel,
+)
 from evaluation import exact
 
-SIZES = {"visible_dim": 6, "recurrent_dim": 5, "mlp_dims": (7,), "dropout": 0.0}
+RECURRENT = {"recurrent_dim": 5, "mlp_dims": (7,), "dropout": 0.0}
 VARIANTS = [
     *(
         (kind, {"hidden_dim": 4, "feedback": feedback, "latents": latents, "cell": cell})
@@ -33,6 +45,10 @@ VARIANTS = [
     (RNN, {"visible": "continuous"}),
     (RNNGMM, {"components": 3}),
     (RNNRNADE, {"hidden_dim": 4, "components": 2}),
+    *(
+        (VRNN, {"latent_dim": 3, "recurrent_dim": 5, "feature_dim": 4, "visible": visible})
+        for visible in ("binary", "continuous")
+    ),
 ]
 every_model = pytest.mark.parametrize(
     ("kind", "options"),
@@ -43,11 +59,17 @@ every_model = pytest.mark.parametrize(
 
 def make(kind, options, **sizes):
     torch.manual_seed(0)
-    model = kind(**(SIZES | options | sizes)).double()
+    recurrent = RECURRENT if issubclass(kind, RecurrentModel) else {}
+    model = kind(**({"visible_dim": 6} | recurrent | options | sizes)).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     model.sweeps = 20
     return model
+
+
+def exact_estimate(density, generator=None):
+    log_z = exact.log_partition(density)
+    return SimpleNamespace(log_z=log_z, log_weights=log_z.expand(2, *log_z.shape))
 
 
 def frames_and_lengths(model):
@@ -72,14 +94,36 @@ def test_padding_changes_nothing(kind, options):
     model = make(kind, options | {"latents": "mean"} if "latents" in options else options)
     frames, lengths = frames_and_lengths(model)
     padded = torch.cat([frames, torch.ones(3, 4, 6, dtype=torch.float64)], 1)
-    estimate = exact.log_partition
-    short = model.log_likelihood(frames, lengths, estimate).log_prob
+
+    def scores(frames, lengths):
+        chosen = model.scored(lengths, frames.shape[1])
+        return model.scores(frames, lengths, chosen, exact_estimate, generator(1)).log_prob
+
+    short = scores(frames, lengths)
     assert len(short) == 12
-    assert torch.allclose(short, model.log_likelihood(padded, lengths, estimate).log_prob)
-    alone = model.log_likelihood(frames[1:2, :3], lengths[1:2], estimate).log_prob
-    assert torch.allclose(short[5:8], alone)
-    if not model.has_latents:
-        assert torch.allclose(model.loss(frames, lengths), model.loss(padded, lengths))
+    assert torch.allclose(short, scores(padded, lengths))
+    if isinstance(model, RecurrentModel):  # others draw as many latents as there are sequences
+        assert torch.allclose(short[5:8], scores(frames[1:2, :3], lengths[1:2]))
+    if not model.has_chains:
+        losses = [model.loss(f, lengths, generator(1)) for f in (frames, padded)]
+        assert torch.allclose(*losses)
+
+
+@every_model
+def test_given_frames_are_told_and_not_scored(kind, options):
+    model = make(kind, options | {"latents": "mean"} if "latents" in options else options)
+    frames, lengths = frames_and_lengths(model)
+    chosen = model.scored(lengths, 5)
+    whole = model.scores(frames, lengths, chosen, exact_estimate, generator(1)).log_prob
+    model.given_frames = 2
+    later = model.scored(lengths, 5)
+    assert later.sum() == chosen.sum() - 6
+    some = model.scores(frames, lengths, later, exact_estimate, generator(1)).log_prob
+    if isinstance(model, RecurrentModel):
+        assert torch.allclose(some, whole[later[chosen]])
+    walk = model.walk(frames, lengths, 3, generator(1), exact.log_partition)
+    weights = [walk.step() for _ in range(5)]
+    assert not weights[0].any() and not weights[1].any() and weights[2].all()
 
 
 @every_model
@@ -111,8 +155,9 @@ def test_generation_keeps_the_prime_and_draws_frames_of_its_kind(kind, options):
 @every_model
 def test_features_and_reconstructions_have_their_shapes(kind, options):
     model = make(kind, options)
-    frames, _ = frames_and_lengths(model)
-    assert model.features(frames, generator(0)).shape == (3, 5, 4 if model.has_latents else 5)
+    frames, lengths = frames_and_lengths(model)
+    features = model.features(frames, generator(0), lengths)
+    assert features.shape[:2] == (3, 5) and features.shape[2] in (3, 4, 5)
     assert model.reconstruct(frames, generator(0), samples=2).shape == (2, 3, 5, 6)
 
 
@@ -122,6 +167,7 @@ def test_features_and_reconstructions_have_their_shapes(kind, options):
         (kind, options)
         for kind, options in VARIANTS
         if options.get("latents") != "sample"
+        and issubclass(kind, RecurrentModel)
         and "binary" in kind.kinds
         and options.get("visible") != "continuous"
     ],
@@ -142,6 +188,7 @@ def test_likelihood_of_all_sequences_sums_to_one(kind, options):
         (kind, options)
         for kind, options in VARIANTS
         if options.get("latents") != "sample"
+        and issubclass(kind, RecurrentModel)
         and (kind.kinds == ("continuous",) or options.get("visible") == "continuous")
     ],
     ids=str,
@@ -208,6 +255,8 @@ def test_reconstruction_keeps_what_prediction_cannot_know():
 def test_bad_options_are_refused_by_name(name):
     with pytest.raises(ValueError, match=r"visible: expected '(binary|continuous)'"):
         MODELS[name](visible="ternary")
+    if not issubclass(MODELS[name], RecurrentModel):
+        return
     with pytest.raises(ValueError, match="cell"):
         MODELS[name](cell="rnn")
     if MODELS[name]().has_latents:

@@ -83,6 +83,7 @@ def run(options: Any) -> dict[str, Any]:
     from cgrnn.arithmetic import use_fast_products
     from cgrnn.batches import Batches
     from cgrnn.checkpoint import open_run
+    from cgrnn.models import RecurrentModel
     from data_prep import store
     from evaluation.accuracy import accuracies, errors, mixing
 
@@ -108,7 +109,7 @@ def run(options: Any) -> dict[str, Any]:
             else {"rmse": errors(trained.model, batches, options.samples, generator)}
         ),
         "chains": mixing(trained.model, next(iter(batches)), generator)
-        if trained.model.has_chains
+        if isinstance(trained.model, RecurrentModel)
         else None,
         "floors": _floors(train, split, (mean, std), trained.model.visible),
         "data": {

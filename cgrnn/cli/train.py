@@ -162,6 +162,7 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
         model = MODELS[options.model](**model_options)
     except RuntimeError as error:  # torch's for memory that is not there
         raise ValueError(f"the model is too large, lower its sizes ({error})") from error
+    model.given_frames = int(data.attributes.get("given_frames", 0))
     if model.visible == "binary":
         model.set_marginals(marginals(blocks(train.frames)))
     training = Training(

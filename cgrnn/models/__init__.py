@@ -8,6 +8,7 @@ from cgrnn.models.cgrnn import CGRNN, RNNSSRBM
 from cgrnn.models.recurrent import RecurrentModel as RecurrentModel
 from cgrnn.models.rnn import RNN, RNNGMM, RNNNADE, RNNRNADE
 from cgrnn.models.rnn_rbm import RNNRBM
+from cgrnn.models.sequence import SequenceModel as SequenceModel
 from cgrnn.models.vrnn import VRNN
 
 MODELS: dict[str, type[Any]] = {

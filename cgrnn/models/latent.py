@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from cgrnn.layers import IndependentBernoulli, IndependentGaussian
-from cgrnn.models.sequence import Estimate, Scores, SequenceModel, mask_of
+from cgrnn.models.sequence import Estimate, Scores, SequenceModel
 
 State = tuple[Tensor, ...]
 """What a path carries from frame to frame, each `(*B, ·)`."""
@@ -154,7 +154,7 @@ class LatentModel(SequenceModel):
         chains: Tensor | None = None,
     ) -> Tensor:
         """`E_q[-log p(v|z)] + kl_weight · KL(q ‖ p)`, mean over the frames."""
-        inside = mask_of(lengths, frames.shape[1])
+        inside = self.scored(lengths, frames.shape[1])
         contexts, divergences = self.bound(frames, lengths, generator)
         fit = self.layer(contexts[inside]).log_prob(frames[inside]).mean()
         divergence = divergences[inside].mean()
@@ -171,9 +171,13 @@ class LatentModel(SequenceModel):
         and the divergence of each frame's posterior from its prior, `(batch, frames)`."""
         past, _ = self.past(frames, lengths)
         state, contexts, priors, posteriors = self.start(frames.shape[:1]), [], [], []
-        for before, seen, own in zip(*(part.unbind(1) for part in past), strict=True):
+        for n, (before, seen, own) in enumerate(
+            zip(*(part.unbind(1) for part in past), strict=True)
+        ):
             prior = self.prior(state, before)
-            posterior = self.posterior(state, before, seen, prior)
+            # No likelihood pays for a posterior at frames that are given.
+            given = n < self.given_frames
+            posterior = prior if given else self.posterior(state, before, seen, prior)
             z = posterior.sample(generator)
             context, state = self.emit(state, z, before)
             state = self.advance(state, z, own)
@@ -322,13 +326,14 @@ class LatentWalk:
     def step(self) -> Tensor:
         before, seen, own = map(self._at, self.past)
         prior = self.model.prior(self.state, before)
-        posterior = self.model.posterior(self.state, before, seen, prior)
+        given = self.number < self.model.given_frames
+        posterior = prior if given else self.model.posterior(self.state, before, seen, prior)
         z = posterior.sample(self.generator)
         context, state = self.model.emit(self.state, z, before)
         fit = self.model.layer(context).log_prob(self._at(self.frames))
         self.state = self.model.advance(state, z, own)
         self.number += 1
-        return fit + prior.log_prob(z) - posterior.log_prob(z)
+        return fit * (not given) + prior.log_prob(z) - posterior.log_prob(z)
 
     def select(self, ancestors: Tensor) -> None:
         self.state = tuple(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cgrnn.layers import EnergyDensity
 from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
-from cgrnn.models.sequence import Estimate, Scores, SequenceModel, mask_of
+from cgrnn.models.sequence import Estimate, Scores, SequenceModel
 from cgrnn.transition import State, Transition
 from samplers import contrastive_loss, draw
 
@@ -113,7 +113,7 @@ class RecurrentModel(SequenceModel):
     ) -> Tensor:
         """`-log p`, or its contrastive divergence."""
         contexts = self.dropout(self.contexts(frames, generator)[0])
-        mask = mask_of(lengths, frames.shape[1])
+        mask = self.scored(lengths, frames.shape[1])
         density, v = self.layer(contexts[mask]), frames[mask]
         if not isinstance(density, EnergyDensity):
             return -density.log_prob(v).mean()
@@ -164,7 +164,7 @@ class RecurrentModel(SequenceModel):
         Raises:
             ValueError: when the density needs a partition function and none is given.
         """
-        mask = mask_of(lengths, frames.shape[1])
+        mask = self.scored(lengths, frames.shape[1])
         density = self.layer(self.contexts(frames, generator)[0][mask])
         log_prob = self.frame_log_prob(density, frames[mask], log_partition)
         return FrameLikelihood(log_prob, self.likelihood_kind)
@@ -297,7 +297,9 @@ class _FilterWalk:
     def step(self) -> Tensor:
         v = self.frames[:, self.number].repeat(self.paths, 1)
         context = self.model.transition.context(self.state)
-        log_prob = self.model.frame_log_prob(self.model.layer(context), v, self.log_partition)
+        log_prob = v.new_zeros(len(v), dtype=torch.float64)
+        if self.number >= self.model.given_frames:
+            log_prob = self.model.frame_log_prob(self.model.layer(context), v, self.log_partition)
         _, self.state = self.model.contexts(v.unsqueeze(1), self.generator, self.state)
         self.number += 1
         return log_prob.view(self.paths, -1)

@@ -61,6 +61,8 @@ class SequenceModel(nn.Module, ABC):
         visible_dim: V.
         layer: the frame density given a context.
         sweeps: Gibbs sweeps to draw a frame of an energy density, 200 unless set.
+        given_frames: how many first frames of each sequence are not scored, nor trained on: they
+            are what the rest is told of (the data set says).
         kl_weight: weight of the KL divergence in the loss, which training raises to 1; None where
             there is none.
         monitored: what the last loss was made of, by name, for the log of training.
@@ -71,6 +73,7 @@ class SequenceModel(nn.Module, ABC):
     """Kinds of frames that the model is for."""
     layer: Any
     sweeps: int = SWEEPS
+    given_frames: int = 0
     kl_weight: float | None = None
 
     def __init__(self, visible_dim: int, visible: str) -> None:
@@ -93,6 +96,11 @@ class SequenceModel(nn.Module, ABC):
         """Start the biases of binary frames at the log-odds of their mean, `(V,)`."""
         with torch.no_grad():
             self.layer.visible_bias.copy_(torch.logit(mean))
+
+    def scored(self, lengths: Tensor, frames: int) -> Tensor:
+        """True where a frame is of its sequence and not given, `(batch, frames)`."""
+        later = torch.arange(frames, device=lengths.device) >= self.given_frames
+        return mask_of(lengths, frames) & later
 
     @abstractmethod
     def loss(

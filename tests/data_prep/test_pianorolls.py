@@ -138,3 +138,20 @@ def test_malformed_npz_contents_are_named(tmp_path: Path) -> None:
     one_line(path, "x/valid/0: holds something other")
     np.savez(path, **npz(x_train=np.array([{"a": 1}], dtype=object)))
     one_line(path, "not a readable .npz file.*pickle")
+
+
+@needs_data
+def test_the_first_frame_may_be_told(tmp_path: Path) -> None:
+    path = next(NPZ.glob("jsb*.npz"))
+    prepare_pianorolls(path, tmp_path / "jsb.h5", "input")
+    raw, data = np.load(path), store.read(tmp_path / "jsb.h5")
+    assert data.attributes["given_frames"] == 1
+    for name, split in data.splits.items():
+        first = next(split.sequences())
+        np.testing.assert_array_equal(first[0], raw[f"u_{name}"][0, 0])
+        np.testing.assert_array_equal(first[1:], raw[f"x_{name}"][0, : len(first) - 1])
+    prepare_pianorolls(MAT, tmp_path / "mat.h5", "input")
+    data = store.read(tmp_path / "mat.h5")
+    assert (data.attributes["given_frames"], len(data.splits["test"].frames)) == (1, 4725)
+    with pytest.raises(ValueError, match="first_frame: expected one of scored, input"):
+        prepare_pianorolls(MAT, tmp_path / "x.h5", "none")
