@@ -153,9 +153,8 @@ def _reason(what: str, error: BaseException) -> str:
     return f"{what} ({' '.join(str(error).split())[:120] or type(error).__name__})"
 
 
-def _limited(source: IO[bytes]) -> bytes | Failed:
-    content = source.read(LARGEST + 1)
-    return content if len(content) <= LARGEST else Failed("larger than a gigabyte")
+def _limited(source: IO[bytes], size: int) -> bytes | Failed:
+    return source.read() if size <= LARGEST else Failed("larger than a gigabyte")
 
 
 def _plain(file: File) -> bytes | Failed:
@@ -163,7 +162,7 @@ def _plain(file: File) -> bytes | Failed:
         return Failed(file.damage)
     try:
         with file.path.open("rb") as source:
-            return _limited(source)
+            return _limited(source, os.fstat(source.fileno()).st_size)
     except OSError as error:
         return Failed(_reason("cannot be read", error))
 
@@ -178,7 +177,7 @@ def _tar_contents(path: Path, names: list[str]) -> Iterator[bytes | Failed]:
             for member in _tar_members(tar):
                 if member.name == name:
                     source = tar.extractfile(member)
-                    yield _limited(source) if source else damage
+                    yield _limited(source, member.size) if source else damage
                     name = next(left, None)
                 if name is None:
                     return
@@ -214,6 +213,6 @@ def _from_zip(
         return
     try:
         with file.open(first) as source:
-            yield _limited(source)
+            yield _limited(source, file.getinfo(first).file_size)
     except _DAMAGE as error:
         yield Failed(_reason("cannot be unpacked", error))

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from data_prep import store, workers
-from data_prep.midi_rolls import PITCHES, Request
-from data_prep.splits import check_fractions, linked, same, split_by
-from data_prep.summary import summary
+from data_prep.files import File, contents
+from data_prep.harvest import Progress, unpack
+from data_prep.midi_rolls import FASTEST, PITCHES, Drums, Request, check_rate
+from data_prep.midi_sets import SECONDS_A_FILE, TASKS, Cut, make, titles
+from data_prep.splits import check_fractions, linked, same, sharing, split_by
 
-SUFFIXES = (".mid", ".midi")
-SECONDS_A_FILE = 30.0
-TICKS_A_SECOND = 2048  # a power of two: every tick is an exact time, at 120 quarter notes a minute
+TICKS_A_SECOND = FASTEST  # a power of two: every tick is an exact time, at 120 quarters a minute
 
 PathLike = str | os.PathLike[str]
-
-
-def find_midi(paths: PathLike | Iterable[PathLike]) -> list[Path]:
-    """The MIDI files (.mid, .midi) in folders, at any depth, and those named themselves; sorted.
-
-    Raises:
-        FileNotFoundError: a path does not exist.
-        ValueError: there is no MIDI file.
-    """
-    given = [Path(path) for path in _each(paths)]
-    found: set[Path] = set()
-    for path in given:
-        if path.is_dir():
-            found.update(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif path.is_file():
-            found.add(path)
-        else:
-            raise FileNotFoundError(f"{path}: no such file or folder; give MIDI files or folders")
-    if not found:
-        where = ", ".join(map(str, given)) or "nothing"
-        raise ValueError(f"{where}: no .mid or .midi file found; give a folder that holds some")
-    return sorted(found)
-
-
-def _each(paths: PathLike | Iterable[PathLike]) -> Iterable[PathLike]:
-    return [paths] if isinstance(paths, (str, os.PathLike)) else paths
 
 
 def read_roll(
@@ -55,19 +26,21 @@ def read_roll(
     frame_rate: float = 4.0,
     lowest_pitch: int = 21,
     highest_pitch: int = 108,
-    drums: bool = False,
+    drums: Drums = "none",
 ) -> np.ndarray:
     """The piano-roll of a MIDI file: (frames, keys) uint8, from time 0 to the last note's end.
 
     The rule is that of pretty_midi's ``get_piano_roll(frame_rate) > 0``; see `midi_rolls`. The
-    file is read in another process, which a malformed file may kill.
+    file is read in another process, which a malformed file may kill. Where nothing sounds there
+    are no frames.
 
     Args:
         path: the file.
         frame_rate: frames a second.
         lowest_pitch: MIDI note of key 0.
         highest_pitch: MIDI note of the last key; notes beyond either are left out.
-        drums: take the drums' note numbers for pitches instead of leaving them out.
+        drums: 'none' leaves them out, 'only' takes nothing else, 'all' takes all; the drums' note
+            numbers are pitches then.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -75,71 +48,42 @@ def read_roll(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; give a MIDI file")
-    request = _request(path, frame_rate, lowest_pitch, highest_pitch, drums)
-    ((_, result),) = _read([request])
-    if isinstance(result, workers.Failed):
-        raise ValueError(f"{path}: not a readable MIDI file ({result.reason})")
-    return result
-
-
-def _request(
-    path: PathLike, frame_rate: float, lowest_pitch: int, highest_pitch: int, drums: bool
-) -> Request:
-    _check_rate(frame_rate)
-    if not 0 <= lowest_pitch <= highest_pitch < PITCHES:
-        raise ValueError(f"pitches {lowest_pitch} to {highest_pitch}: need 0 <= low <= high <= 127")
-    return Request(str(path), frame_rate, lowest_pitch, highest_pitch, drums)
-
-
-def _check_rate(frame_rate: float) -> None:
-    if not 0 < frame_rate <= TICKS_A_SECOND:
-        raise ValueError(f"frame_rate is {frame_rate}; give 0 to {TICKS_A_SECOND} frames a second")
-
-
-def _read(requests: Sequence[Request]) -> Iterator[tuple[int, Any]]:
-    """(index, roll or Failed) for each request, in order of completion.
-
-    What symusic refuses, or dies of, pretty_midi tries after it.
-    """
-    refused: dict[int, str] = {}
-    for n, result in workers.run("data_prep.midi_rolls:by_symusic", requests, SECONDS_A_FILE):
-        if isinstance(result, workers.Failed):
-            refused[n] = result.reason
-        else:
-            yield n, result
-    again, second = list(refused), "data_prep.midi_rolls:by_pretty_midi"
-    for n, result in workers.run(second, [requests[n] for n in again], SECONDS_A_FILE):
-        if isinstance(result, workers.Failed):
-            reason = f"symusic: {refused[again[n]]}; pretty_midi: {result.reason}"
-            result = workers.Failed(reason)
-        yield again[n], result
+    request = Request(frame_rate, None, lowest_pitch, highest_pitch, drums)
+    (content,) = contents([File(Path(path).name, Path(path))])
+    result: Any = content
+    for task in TASKS if isinstance(content, bytes) else ():
+        items = [(task, content, request)]
+        ((_, result),) = workers.run("data_prep.harvest:work", items, SECONDS_A_FILE)
+        if not isinstance(result, workers.Failed):
+            return unpack(result.kind, result.shape, result.content)
+    raise ValueError(f"{path}: not a readable MIDI file ({result.reason})")
 
 
 def prepare_midi(
     paths: PathLike | Iterable[PathLike],
     output: PathLike,
-    frame_rate: float = 4.0,
-    lowest_pitch: int = 21,
-    highest_pitch: int = 108,
-    segment_seconds: float | None = 60.0,
+    request: Request = Request(),  # noqa: B008  # it is frozen
+    *,
+    segment_seconds: float = 60.0,
+    tails: Literal["keep", "drop"] = "keep",
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the piano-rolls of MIDI files to the data file `output`, split by piece.
 
     One piece are the files of a folder that differ in a number before the suffix (`Title.mid`,
-    `Title.1.mid`), and files with the same roll. Files that cannot be read, or hold no note on
-    the keys asked for, are skipped and named in the summary.
+    `Title.1.mid`), and files with the same roll. Files that cannot be read, or hold too few notes
+    on the keys asked for, are skipped and named in the summary. A run that was stopped goes on
+    where it was when called again.
 
     Args:
-        paths: files and folders, see `find_midi`.
+        paths: files, folders and archives, see `files.find`.
         output: HDF5 file to make.
-        frame_rate: frames a second.
-        lowest_pitch: MIDI note of key 0.
-        highest_pitch: MIDI note of the last key.
-        segment_seconds: what pieces are cut into, the last segment being what is left; None or 0
-            leaves them whole.
+        request: frames, keys and what sounds.
+        segment_seconds: what pieces are cut into; 0 leaves them whole. With frames a beat, seconds
+            at 120 beats a minute.
+        tails: what is left after the last whole segment of a piece: 'keep' or 'drop'.
         fractions: of the pieces for train, valid and test.
         seed: of the split.
         progress: called with (done, total, skipped) after each file.
@@ -150,74 +94,29 @@ def prepare_midi(
     Raises:
         ValueError: no MIDI file, or none that can be read; nothing is written.
     """
-    store.check_output(output)
     check_fractions(fractions)
-    template = _request("", frame_rate, lowest_pitch, highest_pitch, drums=False)
-    segment = _segment_frames(segment_seconds, frame_rate)
-    files = find_midi(paths)
-    rolls, skipped = _read_all(files, template, progress)
-    names = [_name(files[n], files) for n in rolls]
-    split = split_by(_pieces(names, list(rolls.values())), fractions, seed)
-    sequences: dict[str, list[tuple[str, np.ndarray]]] = {part: [] for part in store.SPLITS}
-    for name, roll, part in zip(names, rolls.values(), split, strict=True):
-        for start in range(0, len(roll), segment or len(roll)):
-            sequences[part].append((name, roll[start : start + (segment or len(roll))]))
-    dataset = store.write(
-        output,
-        sequences,
-        kind="binary",
-        name="MIDI files",
-        frame_unit="second",
-        frame_rate=float(frame_rate),
-        lowest_pitch=lowest_pitch,
-        seed=seed,
-    )
-    return summary(dataset, output, found=len(files), read=len(rolls), skipped=skipped)
+
+    def split(names: list[str], digests: list[bytes], segments: list[int]) -> list[list[str]]:
+        its = split_by(_pieces(names, digests), fractions, seed)
+        return [[part] * count for part, count in zip(its, segments, strict=True)]
+
+    cut = Cut(_segment_frames(segment_seconds, request), tails == "keep")
+    named = {"name": "MIDI files", "split": "piece", "seed": seed}
+    return make(paths, output, request, cut, split, named, progress)
 
 
-def _segment_frames(seconds: float | None, frame_rate: float) -> int:
+def _segment_frames(seconds: float, request: Request) -> int:
     """Frames in a segment; 0 for whole pieces."""
-    if not seconds:
-        return 0
-    if seconds * frame_rate < 1:
+    if seconds and seconds * request.frames_a_second < 1:
         raise ValueError(f"segment_seconds is {seconds}; give one frame or more, or 0 for no cuts")
-    return round(seconds * frame_rate)
+    return round(seconds * request.frames_a_second)
 
 
-def _read_all(
-    files: list[Path], template: Request, progress: Callable[[int, int, int], None] | None
-) -> tuple[dict[int, np.ndarray], list[tuple[str, str]]]:
-    """Rolls by the index of their file, and (path, reason) of the files skipped, both in order."""
-    rolls: dict[int, np.ndarray] = {}
-    skipped: dict[int, str] = {}
-    requests = [replace(template, path=str(path)) for path in files]
-    for n, result in _read(requests):
-        if isinstance(result, workers.Failed):
-            skipped[n] = result.reason
-        elif not result.any():
-            keys = f"{template.lowest_pitch} to {template.highest_pitch}"
-            skipped[n] = f"no note of pitch {keys} that lasts to the next frame, drums aside"
-        else:
-            rolls[n] = result
-        if progress:
-            progress(len(rolls) + len(skipped), len(files), len(skipped))
-    if not rolls:
-        path, reason = files[min(skipped)], skipped[min(skipped)]
-        raise ValueError(f"{path}: {reason}; none of {len(files)} MIDI files could be used")
-    return dict(sorted(rolls.items())), [(str(files[n]), skipped[n]) for n in sorted(skipped)]
-
-
-def _name(path: Path, files: list[Path]) -> str:
-    """The path within what all files have in common: no machine's folders in the data."""
-    return path.relative_to(os.path.commonpath([p.parent for p in files])).as_posix()
-
-
-def _pieces(names: list[str], rolls: list[np.ndarray]) -> list[str]:
+def _pieces(names: list[str], digests: list[bytes]) -> list[str]:
     """For each file what names its piece: what a split is made by."""
-    titles = [re.sub(r"(\.\d+)?\.[^.]*$", "", name) for name in names]
-    content = [hashlib.md5(roll.tobytes(), usedforsecurity=False).digest() for roll in rolls]
-    first = linked(len(names), same(titles) + same(content))
-    return [titles[n] for n in first]
+    both = [titles(name) for name in names]
+    first = linked(len(names), sharing(both) + same(digests))
+    return [both[n][1] for n in first]
 
 
 def write_midi(
@@ -246,7 +145,7 @@ def write_midi(
     """
     import pretty_midi
 
-    _check_rate(frame_rate)
+    check_rate("frame_rate", frame_rate)
     roll = np.asarray(roll)
     if roll.ndim != 2 or lowest_pitch < 0 or lowest_pitch + roll.shape[1] > PITCHES:
         shape = f"{roll.shape} from pitch {lowest_pitch}"

@@ -13,216 +13,274 @@ track, not in the first alone.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from data_prep.midi_keys import to_c
+
 PITCHES = 128
 LONGEST_HOURS = 6  # a stray event days later is damage; rolls of it would eat the memory
-_SUSTAIN, _PEDAL_DOWN = 64, 64
+FASTEST = 2048  # frames a second, or a beat
+MOST_CELLS = 1 << 25  # that sound: hundreds of times a song's, and a gigabyte while it is worked on
+SUSTAIN = 64  # the controller
+_PEDAL_DOWN = 64
+
+Drums = Literal["none", "only", "all"]
+Pedal = Literal["follow", "ignore"]
+Transpose = Literal["none", "c"]
 
 
-@dataclass
-class Part:
-    """What one instrument plays.
+@dataclass(frozen=True)
+class Request:
+    """How to make rolls of songs.
 
     Attributes:
-        notes: (notes, 3) float64: start and end in seconds, and MIDI pitch.
-        pedal: (events, 2) float64: time in seconds, and value, of the sustain pedal, in order.
-        bends: (events, 2) float64: time in seconds, and bend in -8192..8191, in order.
-        is_drum: whether the pitches are drums.
+        frame_rate: frames a second.
+        frames_per_beat: frames a quarter note, whatever the tempo; in place of `frame_rate`.
+        lowest_pitch: MIDI note of key 0.
+        highest_pitch: MIDI note of the last key; notes beyond either are left out.
+        drums: 'none' leaves them out, 'only' takes nothing else (note numbers are keys then).
+        pedal: whether the sustain pedal holds notes.
+        transpose: 'c' moves the song to C major or A minor, drums aside; see `midi_keys`.
+        minimum_notes: songs with fewer on the keys asked for give a roll without frames.
+
+    Raises:
+        ValueError: something is out of range; says which.
     """
 
-    notes: np.ndarray
-    pedal: np.ndarray
-    bends: np.ndarray
-    is_drum: bool
+    frame_rate: float = 4.0
+    frames_per_beat: float | None = None
+    lowest_pitch: int = 21
+    highest_pitch: int = 108
+    drums: Drums = "none"
+    pedal: Pedal = "follow"
+    transpose: Transpose = "none"
+    minimum_notes: int = 1
+
+    def __post_init__(self) -> None:
+        check_rate("frame_rate", self.frame_rate)
+        check_rate("frames_per_beat", self.frames_per_beat or 1)
+        low, high = self.lowest_pitch, self.highest_pitch
+        if not 0 <= low <= high < PITCHES:
+            raise ValueError(f"pitches {low} to {high}: need 0 <= low <= high <= 127")
+
+    @property
+    def frames_a_second(self) -> float:
+        """Of frames in beats, at 120 beats a minute."""
+        return self.frames_per_beat * 2.0 if self.frames_per_beat else self.frame_rate
+
+    @property
+    def frame_unit(self) -> str:
+        """What the frames divide."""
+        return f"beat/{self.frames_per_beat:g}" if self.frames_per_beat else "second"
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raise ValueError unless rolls can have so many frames a second."""
+    if not 0 < rate <= FASTEST:
+        raise ValueError(f"{name} is {rate}; give above 0, to {FASTEST}")
+
+
+class Notes(NamedTuple):
+    """Columns of integers: instrument, MIDI pitch, and first and last tick of each note."""
+
+    part: np.ndarray
+    pitch: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    def where(self, wanted: np.ndarray) -> Notes:
+        """Those notes alone."""
+        return Notes(*(column[wanted] for column in self))
+
+
+class Events(NamedTuple):
+    """Columns of integers: instrument, tick and value of each event, in order for each part."""
+
+    part: np.ndarray
+    tick: np.ndarray
+    value: np.ndarray
 
 
 @dataclass
-class Request:
-    """A file to read and how."""
+class Song:
+    """What a MIDI file plays.
 
-    path: str
-    frame_rate: float
-    lowest_pitch: int
-    highest_pitch: int
-    drums: bool
-
-
-def by_symusic(request: Request) -> np.ndarray:
-    """The roll (frames, keys) uint8 of a file; symusic is fast but may crash: call in a worker.
-
-    A file in which symusic may have missed notes is read by pretty_midi if that can read it.
+    Attributes:
+        notes: of all instruments.
+        pedal: values of the sustain pedal, 0 to 127.
+        bends: pitch bends, -8192 to 8191.
+        is_drum: (instruments,) whether the pitches are drums.
+        tempi: (tick, microseconds a quarter note) of each change, in order.
+        ticks_per_quarter: ticks a quarter note.
     """
-    from symusic import Score
 
-    score: Any = Score(request.path)
-    seconds = _seconds(score)
-    parts, complete = [], True
-    for track in score.tracks:
-        note, control, bend = track.notes.numpy(), track.controls.numpy(), track.pitch_bends.numpy()
-        lasts = note["duration"] > 0
-        pitch, start = note["pitch"][lasts], note["time"][lasts]
-        end = start + note["duration"][lasts]
-        if request.drums or not track.is_drum:
-            complete &= not _may_lack_notes(pitch, start, end)
-        pedal = control["number"] == _SUSTAIN
-        parts.append(
-            Part(
-                np.stack([seconds(start), seconds(_first_ends(pitch, start, end)), pitch], axis=1),
-                np.stack([seconds(control["time"]), control["value"]], axis=1)[pedal],
-                np.stack([seconds(bend["time"]), bend["value"]], axis=1),
-                track.is_drum,
-            )
-        )
-    if not complete:
-        with contextlib.suppress(Exception):  # whatever stops it, there is a roll to fall back on
-            return by_pretty_midi(request)
-    return roll(parts, request)
+    notes: Notes
+    pedal: Events
+    bends: Events
+    is_drum: np.ndarray
+    tempi: list[tuple[int, int]]
+    ticks_per_quarter: int
 
 
-def _may_lack_notes(pitch: np.ndarray, start: np.ndarray, end: np.ndarray) -> bool:
-    """Whether a note that never ends may have cost later ones.
+def roll(song: Song, request: Request) -> np.ndarray:
+    """The roll (frames, keys) uint8 of a song; without frames where it has too few notes.
 
-    symusic gives the first end after it to such a note, the next end to the next note, and so on:
-    every note to the end of the track lasts into the one that follows it on its key, and the last
-    gets no end and is dropped. So it shows in the last two notes on a key.
-
-    >>> times = np.array([0, 4]), np.array([5, 9])
-    >>> _may_lack_notes(np.array([60, 60]), *times), _may_lack_notes(np.array([60, 61]), *times)
-    (True, False)
+    Raises:
+        ValueError: the song cannot be as it says.
     """
-    order = np.lexsort((end, start, pitch))
-    pitch, start, end = pitch[order], start[order], end[order]
-    is_last = np.append(pitch[1:] != pitch[:-1], True)[1:]
-    overlaps = (pitch[1:] == pitch[:-1]) & (end[:-1] > start[1:])
-    doubled = end[:-1] == end[1:]  # two voices on one key, both of which end
-    return bool((is_last & overlaps & ~doubled).any())
+    _check(song)
+    frame_of = _grid(song, request)
+    notes = song.notes.where(_wanted(song, request))
+    if request.transpose == "c":
+        notes = _transposed(notes, song.is_drum)
+    low, high = request.lowest_pitch, request.highest_pitch
+    start, end = frame_of(notes.start), frame_of(notes.end)
+    seen = end > start
+    part, pitch, start, end = notes.part[seen], notes.pitch[seen], start[seen], end[seen]
+    enough = np.count_nonzero((pitch >= low) & (pitch <= high)) >= request.minimum_notes
+    pedal, bends = song.pedal, song.bends
+    if request.pedal == "follow" and len(pedal.tick):
+        end = _sustained(part, end, pedal.part, frame_of(pedal.tick), pedal.value)
+    part, pitch, frame = _cells(part, pitch, start, end)
+    if len(bends.tick):
+        pitch, frame = _bent(part, pitch, frame, bends, frame_of(bends.tick))
+    wanted = (pitch >= low) & (pitch <= high)
+    pitch, frame = pitch[wanted], frame[wanted]
+    if not enough or not len(frame):
+        return np.zeros((0, high - low + 1), np.uint8)
+    length = max(int(frame_of(song.notes.end.max())), 1 + int(frame.max()))
+    result = np.zeros((length, high - low + 1), np.uint8)
+    result[frame, pitch - low] = 1
+    return result
 
 
-def _first_ends(pitch: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The end, in ticks, of each note: the first on its key after it starts.
-
-    Where notes on one key overlap symusic ends the first that started; pretty_midi ends all.
-
-    >>> _first_ends(np.array([60, 60, 61]), np.array([0, 1, 0]), np.array([3, 5, 9]))
-    array([3, 3, 9])
-    """
-    key = pitch.astype(np.int64) << 32
-    ends = np.sort(key + end)
-    return ends[np.searchsorted(ends, key + start, side="right")] - key
+def _check(song: Song) -> None:
+    if song.ticks_per_quarter <= 0:
+        raise ValueError(f"has {song.ticks_per_quarter} ticks a quarter note: likely corrupt")
+    if (song.notes.start < 0).any() or (song.notes.end < song.notes.start).any():
+        raise ValueError("has notes that end before they start: likely corrupt")
+    last = max(song.notes.end.max(initial=0), song.pedal.tick.max(initial=0))
+    hours = seconds(song)(last) / 3600
+    if hours > LONGEST_HOURS:
+        raise ValueError(f"lasts {hours:.0f} hours, over {LONGEST_HOURS}: likely corrupt")
 
 
-def _seconds(score: Any) -> Any:
+def seconds(song: Song) -> Callable[[Any], Any]:
     """A function from ticks to seconds, to the last bit as pretty_midi works it out.
 
     To the last bit, because a note on the boundary of two frames falls into either by it.
     """
-    starts, scales = [0], [60.0 / (120.0 * score.ticks_per_quarter)]
-    for tempo in score.tempos:
-        scale = 60.0 / ((6e7 / tempo.mspq) * score.ticks_per_quarter)
-        if tempo.time == 0:
+    quarter = song.ticks_per_quarter
+    starts, scales = [0], [60.0 / (120.0 * quarter)]
+    for tick, microseconds in song.tempi:
+        scale = 60.0 / ((6e7 / max(1, microseconds)) * quarter)
+        if tick == 0:
             starts, scales = [0], [scale]
         elif scale != scales[-1]:
-            starts.append(tempo.time)
+            starts.append(tick)
             scales.append(scale)
     times = [0.0]
     for n in range(1, len(starts)):
         times.append(times[-1] + scales[n - 1] * (starts[n] - starts[n - 1]))
-    start, scale, time = np.array(starts), np.array(scales), np.array(times)
+    start, scale_of, time = np.array(starts), np.array(scales), np.array(times)
 
-    def seconds(ticks: np.ndarray) -> np.ndarray:
+    def function(ticks: Any) -> Any:
         at = np.maximum(np.searchsorted(start, ticks, side="right") - 1, 0)
-        return time[at] + scale[at] * (ticks - start[at])
+        return time[at] + scale_of[at] * (ticks - start[at])
 
-    return seconds
-
-
-def by_pretty_midi(request: Request) -> np.ndarray:
-    """The same by pretty_midi: slower, and reads some files that symusic refuses."""
-    import pretty_midi
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says what is odd about a file it reads all the same
-        file = pretty_midi.PrettyMIDI(Path(request.path))
-
-    parts = [
-        Part(
-            np.array([(n.start, n.end, n.pitch) for n in track.notes], float).reshape(-1, 3),
-            np.array(
-                [(c.time, c.value) for c in track.control_changes if c.number == _SUSTAIN], float
-            ).reshape(-1, 2),
-            np.array([(b.time, b.pitch) for b in track.pitch_bends], float).reshape(-1, 2),
-            track.is_drum,
-        )
-        for track in file.instruments
-    ]
-    return roll(parts, request)
+    return function
 
 
-def roll(parts: list[Part], request: Request) -> np.ndarray:
-    """The roll (frames, keys) uint8 of all parts, on the keys asked for."""
-    notes = np.concatenate([np.zeros((0, 3)), *(part.notes for part in parts)])
-    if (notes[:, 0] < 0).any() or (notes[:, 1] < notes[:, 0]).any():
-        raise ValueError("has notes that end before they start: likely corrupt")
-    end = notes[:, 1].max(initial=0.0)
-    last = max([end, *(part.pedal[:, 0].max(initial=0.0) for part in parts)])
-    if last > LONGEST_HOURS * 3600:
-        raise ValueError(f"lasts {last / 3600:.0f} hours, over {LONGEST_HOURS}: likely corrupt")
-    frames = int(last * request.frame_rate)
-    sounding = np.zeros((PITCHES, frames), dtype=bool)
-    for part in parts:
-        if len(part.notes) and (request.drums or not part.is_drum):
-            sounding |= _part_roll(part, frames, request.frame_rate)
-    wanted = sounding[request.lowest_pitch : request.highest_pitch + 1]
-    active = np.flatnonzero(wanted.any(axis=0))
-    length = max(int(end * request.frame_rate), 1 + active.max(initial=-1))
-    return np.ascontiguousarray(wanted[:, :length].T, dtype=np.uint8)
+def _grid(song: Song, request: Request) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from ticks to frames."""
+    if request.frames_per_beat:
+        per_beat, quarter = request.frames_per_beat, song.ticks_per_quarter
+        return lambda ticks: (ticks * per_beat / quarter).astype(np.int64)
+    time_of = seconds(song)
+    return lambda ticks: (time_of(ticks) * request.frame_rate).astype(np.int64)
 
 
-def _part_roll(part: Part, frames: int, rate: float) -> np.ndarray:
-    start, end = (part.notes[:, :2] * rate).astype(int).T
-    pitch = part.notes[:, 2].astype(int)
-    edges = np.zeros((PITCHES, frames + 1), dtype=np.int32)
-    np.add.at(edges, (pitch, start), 1)
-    np.add.at(edges, (pitch, end), -1)
-    sounding = edges.cumsum(axis=1)[:, :frames] > 0
-    _sustain(sounding, part.pedal, rate)
-    _bend(sounding, part.bends, rate)
-    return sounding
+def _wanted(song: Song, request: Request) -> np.ndarray:
+    drum = song.is_drum[song.notes.part]
+    return {"none": ~drum, "only": drum, "all": np.ones_like(drum)}[request.drums]
 
 
-def _sustain(sounding: np.ndarray, pedal: np.ndarray, rate: float) -> None:
-    """Hold what sounds, in place, while the pedal is down; one never released holds nothing."""
-    pressed = None
-    for time, value in pedal:
-        down, frame = value >= _PEDAL_DOWN, int(time * rate)
-        if pressed is None and down:
-            pressed = frame
-        elif pressed is not None and not down:
-            held = sounding[:, pressed:frame]
-            np.logical_or.accumulate(held, axis=1, out=held)
-            pressed = None
+def _transposed(notes: Notes, is_drum: np.ndarray) -> Notes:
+    tuned = ~is_drum[notes.part]
+    lasts = (notes.end - notes.start)[tuned]
+    pitch = notes.pitch + np.where(tuned, to_c(notes.pitch[tuned], lasts), 0)
+    notes = notes._replace(pitch=pitch)
+    return notes.where((pitch >= 0) & (pitch < PITCHES))
 
 
-def _bend(sounding: np.ndarray, bends: np.ndarray, rate: float) -> None:
-    """Move keys by pitch bends (a full bend is two semitones), in place."""
-    bends = bends[np.argsort(bends[:, 0], kind="stable")]
-    edges = np.append((bends[:, 0] * rate).astype(int), sounding.shape[1])
-    for n, bend in enumerate(bends[:, 1]):
-        if abs(bend) < 1 or edges[n] >= edges[n + 1]:
-            continue
-        whole, rest = divmod(abs(2.0 * bend / 8192.0), 1.0)
-        block = sounding[:, edges[n] : edges[n + 1]]
-        if bend < 0:
-            block = block[::-1]
-        moved = np.zeros_like(block)
-        moved[int(whole) :] = block[: PITCHES - int(whole)]
-        if rest:
-            moved[1:] |= moved[:-1].copy()
-        block[:] = moved
+def _sustained(
+    part: np.ndarray, end: np.ndarray, its: np.ndarray, frame: np.ndarray, value: np.ndarray
+) -> np.ndarray:
+    """The end of each note with its part's pedal; a pedal never released holds nothing.
+
+    >>> pedal = np.zeros(3, int), np.array([2, 6, 8]), np.array([127, 0, 127])
+    >>> _sustained(np.zeros(4, int), np.array([2, 3, 6, 9]), *pedal)
+    array([2, 6, 6, 9])
+    """
+    down = value >= _PEDAL_DOWN
+    same_part = its[1:] == its[:-1]
+    was_down = np.append(False, down[:-1] & same_part)
+    pressed, released = np.flatnonzero(down & ~was_down), np.flatnonzero(~down & was_down)
+    # The release of a press is the first after it, if in its part.
+    following = np.append(released, len(its))[np.searchsorted(released, pressed)]
+    ends = np.append(its, -1)[following] == its[pressed]
+    pressed, following = pressed[ends], following[ends]
+    if not len(pressed):
+        return end
+    span = 1 + int(max(frame.max(initial=0), end.max(initial=0)))
+    last = part * span + end - 1  # the last frame that sounds, of all parts on one line
+    at = np.searchsorted(its[pressed] * span + frame[pressed], last, side="right") - 1
+    until = (its[following] * span + frame[following])[at]
+    return np.where((at >= 0) & (last < until), until - part * span, end)
+
+
+def _cells(
+    part: np.ndarray, pitch: np.ndarray, start: np.ndarray, end: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Part, pitch and frame of all that sounds, each cell once whatever notes overlap.
+
+    >>> zero = np.zeros(2, int)
+    >>> [column.tolist() for column in _cells(zero, zero + 60, np.array([0, 1]), np.array([2, 3]))]
+    [[0, 0, 0], [60, 60, 60], [0, 1, 2]]
+    """
+    span = 1 + int(end.max(initial=0))
+    line = (part * PITCHES + pitch) * span
+    order = np.argsort(line + start)
+    start, reach = (line + start)[order], np.maximum.accumulate((line + end)[order])
+    first = np.append(True, start[1:] > reach[:-1])[: len(start)]
+    last = np.append(first[1:], True)[: len(start)]
+    start, size = start[first], reach[last] - start[first]
+    if size.sum() > MOST_CELLS:
+        raise ValueError("sounds on and on: likely corrupt; or give fewer frames a second")
+    offset = np.cumsum(size) - size
+    cells = np.repeat(start - offset, size) + np.arange(size.sum())
+    line, frame = np.divmod(cells, span)
+    return *np.divmod(line, PITCHES), frame
+
+
+def _bent(
+    part: np.ndarray, pitch: np.ndarray, frame: np.ndarray, bends: Events, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pitch and frame of the cells after the bends (a full bend is two semitones).
+
+    The last bend of a frame counts for it and those to the next bend.
+    """
+    span = 1 + int(max(edges.max(), frame.max(initial=0)))
+    at = np.searchsorted(bends.part * span + edges, part * span + frame, side="right") - 1
+    bend = np.where((at >= 0) & (bends.part[at] == part), bends.value[at], 0)
+    whole, rest = np.divmod(np.abs(2.0 * bend / 8192.0), 1.0)
+    sign = np.sign(bend)
+    pitch = pitch + sign * whole.astype(np.int64)
+    there = (pitch >= 0) & (pitch < PITCHES)
+    beyond = there & (rest > 0)
+    moved = np.concatenate([pitch[there], (pitch + sign)[beyond]])
+    return moved, np.concatenate([frame[there], frame[beyond]])

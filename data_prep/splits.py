@@ -56,6 +56,17 @@ def same(labels: Sequence[Hashable]) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairs if a != b]
 
 
+def sharing(labels: Iterable[Iterable[Hashable]]) -> list[tuple[int, int]]:
+    """Pairs (first, later) of the items with any label in common, for `linked`.
+
+    >>> sharing([("a", "b"), ("c",), ("d", "b")])
+    [(0, 2)]
+    """
+    first: dict[Hashable, int] = {}
+    pairs = [(first.setdefault(label, n), n) for n, its in enumerate(labels) for label in its]
+    return [(a, b) for a, b in pairs if a != b]
+
+
 def linked(total: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """For each of `total` items the first item that a chain of pairs links it to.
 

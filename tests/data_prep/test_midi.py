@@ -1,105 +1,28 @@
-"""MIDI: rolls as pretty_midi makes them, files that kill readers, and the way back."""
+"""MIDI files: read, written, and made into data sets whatever they hold."""
 
+import hashlib
 import math
-import random
-import warnings
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import mido
 import numpy as np
 import pretty_midi
 import pytest
 
-from data_prep import midi, midi_rolls, store, workers
-from data_prep.midi import find_midi, prepare_midi, read_roll, write_midi
+from data_prep import store, workers
+from data_prep.midi import prepare_midi, read_roll, write_midi
+from data_prep.midi_rolls import Request
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared/data/midi"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real MIDI files at {DATA}")
-
-
-def request(path: Path, rate: float = 4.0) -> midi_rolls.Request:
-    return midi_rolls.Request(str(path), rate, 0, 127, False)
-
-
-def oracle(path: Path, rate: float) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return (pretty_midi.PrettyMIDI(str(path)).get_piano_roll(rate) > 0).T
-
-
-def differing_cells(one: np.ndarray, other: np.ndarray) -> int:
-    """Cells that differ, the shorter roll being silent where it has ended."""
-    frames = max(len(one), len(other))
-    one, other = (np.pad(r.astype(bool), ((0, frames - len(r)), (0, 0))) for r in (one, other))
-    return int((one != other).sum())
-
-
-@needs_data
-@pytest.mark.parametrize("rate", [4.0, 10.0])
-@pytest.mark.parametrize("folder", ["pop909", "nottingham", "drums"])
-def test_real_files_give_pretty_midis_rolls(folder: str, rate: float) -> None:
-    """In this process and by symusic alone: a reader that fails must not hide behind the other."""
-    for path in random.Random(folder).sample(find_midi(DATA / folder), 5):
-        roll = midi_rolls.by_symusic(request(path, rate))
-        assert differing_cells(roll, oracle(path, rate)) == 0, path
-
-
-@needs_data
-@pytest.mark.parametrize("folder", ["pop", "chopin-nocturnes"])
-def test_messy_files_give_pretty_midis_rolls(folder: str) -> None:
-    """Overlapping notes, notes that never end, drums, many instruments."""
-    wrong = total = 0
-    for path in random.Random(0).sample(find_midi(DATA / folder), 15):
-        try:
-            expected = oracle(path, 4.0)
-        except (OSError, ValueError):
-            continue  # those that pretty_midi refuses
-        assert differing_cells(midi_rolls.by_pretty_midi(request(path)), expected) == 0, path
-        wrong += differing_cells(midi_rolls.by_symusic(request(path)), expected)
-        total += int(expected.sum())
-    # An end and a beginning on one tick may be taken in either order: one cell in 438 files.
-    assert wrong <= 1e-4 * total > 0
-
-
-def test_a_note_that_never_ends_costs_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "hanging.mid"
-    file = mido.MidiFile(ticks_per_beat=1024)
-    file.tracks.append(mido.MidiTrack())
-    # Beats 0 (never ends), 1 to 2, 4 to 5, 7 to 8, of half a second each.
-    for kind, beats in (("on", 0), ("on", 1), ("off", 1), ("on", 2), ("off", 1), ("on", 2)):
-        file.tracks[0].append(mido.Message(f"note_{kind}", note=60, time=1024 * beats))
-    file.tracks[0].append(mido.Message("note_off", note=60, time=1024))
-    file.save(path)
-    roll = midi_rolls.by_symusic(request(path, 2.0))
-    assert roll[:, 60].tolist() == [1, 1, 0, 0, 1, 0, 0, 1]
-
-
-def messy_file(path: Path, seed: int) -> Path:
-    """Overlapping notes, pedals and bends at random times, drums, and tempo changes."""
-    rng = np.random.default_rng(seed)
-    file = pretty_midi.PrettyMIDI(resolution=480, initial_tempo=97.0)
-    for program, is_drum in ((0, False), (40, False), (0, True)):
-        track = pretty_midi.Instrument(program, is_drum)
-        for _ in range(60):
-            start = float(rng.uniform(0, 20))
-            end = start + float(rng.exponential(0.7)) + 0.01
-            track.notes.append(pretty_midi.Note(90, int(rng.integers(40, 60)), start, end))
-        for time in np.sort(rng.uniform(0, 22, 30)):
-            value = int(rng.choice([0, 63, 64, 127]))
-            track.control_changes.append(pretty_midi.ControlChange(64, value, float(time)))
-            bend = int(rng.choice([0, -8192, 8191, 4096, -4096, 700]))
-            track.pitch_bends.append(pretty_midi.PitchBend(bend, float(time) + 0.05))
-        file.instruments.append(track)
-    file.write(str(path))
-    return path
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_pedals_bends_and_overlaps_follow_the_rule(tmp_path: Path, seed: int) -> None:
-    path = messy_file(tmp_path / "messy.mid", seed)
-    expected = oracle(path, 7.0)
-    assert differing_cells(midi_rolls.by_pretty_midi(request(path, 7.0)), expected) == 0
-    assert differing_cells(midi_rolls.by_symusic(request(path, 7.0)), expected) == 0
 
 
 def hand_made(path: Path, *instruments: pretty_midi.Instrument) -> Path:
@@ -132,7 +55,7 @@ def test_a_file_checked_by_hand(tmp_path: Path) -> None:
     expected[4:10, 63 - 21] = 1
     np.testing.assert_array_equal(roll, expected)
     assert roll.dtype == np.uint8
-    drums = read_roll(path, drums=True, lowest_pitch=40, highest_pitch=40)
+    drums = read_roll(path, drums="all", lowest_pitch=40, highest_pitch=40)
     np.testing.assert_array_equal(drums, np.ones((12, 1)))
 
 
@@ -148,7 +71,8 @@ def test_round_trip_is_exact(tmp_path: Path, seed: int) -> None:
     last = np.flatnonzero(roll.any(axis=1))[-1] + 1
     read = read_roll(path, rate, lowest, lowest + keys - 1)
     np.testing.assert_array_equal(read, roll[:last])
-    np.testing.assert_array_equal(oracle(path, rate)[:last, lowest : lowest + keys], roll[:last])
+    theirs = (pretty_midi.PrettyMIDI(str(path)).get_piano_roll(rate) > 0).T
+    np.testing.assert_array_equal(theirs[:last, lowest : lowest + keys], roll[:last])
 
 
 def test_long_rolls_do_not_drift(tmp_path: Path) -> None:
@@ -221,13 +145,13 @@ def test_malformed_files_leave_the_process_alive(tmp_path: Path) -> None:
         DATA / "malformed", tmp_path / "x.h5", progress=lambda *done: calls.append(done)
     )
     found = summary["files_found"]
-    assert found == len(find_midi(DATA / "malformed")) == 36
+    assert found == len(list((DATA / "malformed").iterdir())) == 36
     assert summary["files_read"] + len(summary["files_skipped"]) == found
     skipped = {Path(s["path"]).name: s["reason"] for s in summary["files_skipped"]}
     assert {"test-empty-file.mid", "test-not-a-midi-file.mid"} <= set(skipped)
     assert all(reason and "\n" not in reason for reason in skipped.values())
-    assert calls[-1] == (found, found, len(skipped))
-    assert [done for done, _, _ in calls] == list(range(1, found + 1))
+    done = [call[0] for call in calls]
+    assert done == sorted(done) and calls[-1][:2] == (found, found)
     assert sum(store.read(tmp_path / "x.h5").splits["train"].lengths) == summary["frames"]["train"]
 
 
@@ -238,16 +162,6 @@ def song(path: Path, pitch: int, frames: int = 8) -> Path:
     roll[-1, pitch - 21] = 1
     write_midi(path, roll)
     return path
-
-
-def test_find_midi_looks_everywhere(tmp_path: Path) -> None:
-    files = [song(tmp_path / name, 60) for name in ("b/c/1.MID", "b/2.midi", "a.mid")]
-    (tmp_path / "notes.txt").write_text("no")
-    (tmp_path / "folder.mid").mkdir()
-    assert find_midi(tmp_path) == sorted(files)
-    assert find_midi([str(tmp_path / "b"), files[2], files[2]]) == sorted(files)
-    with pytest.raises(FileNotFoundError, match=r"absent: no such file or folder"):
-        find_midi(tmp_path / "absent")
 
 
 def test_songs_are_kept_together_and_cut(tmp_path: Path) -> None:
@@ -273,11 +187,33 @@ def test_songs_are_kept_together_and_cut(tmp_path: Path) -> None:
     attributes = data.attributes
     assert (attributes["frame_rate"], attributes["lowest_pitch"]) == (4.0, 21)
 
-    whole = prepare_midi(tmp_path / "in", tmp_path / "y.h5", segment_seconds=None)
+    whole = prepare_midi(tmp_path / "in", tmp_path / "y.h5", segment_seconds=0)
     assert whole["frames"] == summary["frames"]
     assert whole["sequences"] == {"train": 24, "valid": 3, "test": 3}
-    prepare_midi(tmp_path / "in", tmp_path / "z.h5", segment_seconds=0)
-    assert (tmp_path / "y.h5").read_bytes() == (tmp_path / "z.h5").read_bytes()
+    cut = prepare_midi(tmp_path / "in", tmp_path / "z.h5", segment_seconds=0.75, tails="drop")
+    assert cut["frames"] == {"train": 8 * 18, "valid": 18, "test": 18}
+
+
+def test_a_piece_without_a_whole_segment_is_named(tmp_path: Path) -> None:
+    song(tmp_path / "in/long.mid", 60, frames=12)
+    song(tmp_path / "in/short.mid", 60, frames=4)
+    summary = prepare_midi(tmp_path / "in", tmp_path / "x.h5", segment_seconds=2.0, tails="drop")
+    assert summary["files_read"] == 1 and summary["frames"]["train"] == 8
+    reason = "its 4 frames are less than a segment of 8"
+    assert summary["files_skipped"] == [{"path": "short.mid", "reason": reason}]
+
+
+def test_frames_of_beats_and_what_the_data_say_of_themselves(tmp_path: Path) -> None:
+    song(tmp_path / "in/a.mid", 60, frames=10)  # 10 frames at 4 a second are 10 beats at 120
+    request = Request(frames_per_beat=4.0, drums="all", pedal="ignore", transpose="c")
+    prepare_midi(
+        tmp_path / "in", tmp_path / "x.h5", request, segment_seconds=1.0, fractions=(1, 0, 0)
+    )
+    data = store.read(tmp_path / "x.h5")
+    assert data.splits["train"].lengths.tolist() == [8, 8, 4]
+    told = {"frame_unit": "beat/4", "frame_rate": 8.0, "split": "piece", "name": "MIDI files"}
+    told |= {"drums": "all", "pedal": "ignore", "transpose": "c", "lowest_pitch": 21, "seed": 0}
+    assert {name: data.attributes[name] for name in told} == told
 
 
 def test_files_skipped_are_named_with_a_reason(tmp_path: Path) -> None:
@@ -287,10 +223,75 @@ def test_files_skipped_are_named_with_a_reason(tmp_path: Path) -> None:
     summary = prepare_midi(tmp_path, tmp_path / "x.h5")
     assert (summary["files_found"], summary["files_read"]) == (3, 1)
     silent, text = summary["files_skipped"]
-    assert silent["path"].endswith("silent.mid")
+    assert silent["path"] == "silent.mid"
     assert silent["reason"].startswith("no note of pitch 21 to 108")
-    assert text["path"].endswith("text.mid")
-    assert "symusic" in text["reason"] and "pretty_midi" in text["reason"]
+    assert text["path"] == "text.mid"
+    assert "symusic: " in text["reason"] and "events: has no MIDI header" in text["reason"]
+    (tmp_path / "text.mid").unlink()
+    request = Request(minimum_notes=9)
+    with pytest.raises(ValueError, match=r"good.mid: fewer than 9 notes .* none of 2 files"):
+        prepare_midi(tmp_path, tmp_path / "y.h5", request)
+    assert not (tmp_path / "y.h5").exists()
+
+
+def test_an_archive_is_as_good_as_a_folder(tmp_path: Path) -> None:
+    for n in range(8):
+        song(tmp_path / f"in/{n}.mid", 40 + n)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in sorted((tmp_path / "in").iterdir()):
+            archive.write(path, path.name)
+    shutil.make_archive(str(tmp_path / "all"), "gztar", tmp_path / "in")
+    frames = []
+    for name in ("in", "all.zip", "all.tar.gz"):
+        prepare_midi(tmp_path / name, tmp_path / "x.h5")
+        data = store.read(tmp_path / "x.h5")
+        frames.append(np.concatenate([np.sort(s.frames[:], axis=0) for s in data.splits.values()]))
+        assert sorted(Path(p).name for s in data.splits.values() for p in s.source) == sorted(
+            f"{n}.mid" for n in range(8)
+        )
+    assert frames[0].sum() == frames[1].sum() == frames[2].sum()
+
+
+SCRIPT = """
+import sys
+from data_prep.midi import prepare_midi
+prepare_midi(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_killed_and_called_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """As `benchmarks/prepare.py kill` with 100,000 files."""
+    small_files(tmp_path / "in", 6000)
+    prepare_midi(tmp_path / "in", tmp_path / "whole.h5")
+    output = tmp_path / "killed.h5"
+    words = [sys.executable, "-c", SCRIPT, str(tmp_path / "in"), str(output)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    process = subprocess.Popen(words, env=environment)
+    journal = tmp_path / ".killed.h5.work"
+    while not journal.is_file() or journal.stat().st_size < 50_000:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not output.exists() and journal.exists()
+    calls: list[int] = []
+    prepare_midi(tmp_path / "in", output, progress=lambda done, total, skipped: calls.append(done))
+    assert 0 < len(calls) < 6000
+    first, second = (p.read_bytes() for p in (tmp_path / "whole.h5", output))
+    assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest()
+    assert not journal.exists()
+
+
+def small_files(folder: Path, count: int) -> None:
+    """Different files: a note for each digit of their number."""
+    folder.mkdir()
+    header = b"MThd\0\0\0\6\0\0\0\1\0\x60"
+    for n in range(count):
+        keys = [40 + 12 * place + int(digit) for place, digit in enumerate(f"{n:04}")]
+        track = b"".join(bytes((0, 0x90, key, 90, 96, 0x80, key, 0)) for key in keys)
+        track += b"\0\xff\x2f\0"
+        content = header + b"MTrk" + len(track).to_bytes(4, "big") + track
+        (folder / f"{n:04}.mid").write_bytes(content)
 
 
 def test_nothing_readable_is_one_clear_line_and_no_file(tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def test_nothing_readable_is_one_clear_line_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"in: no .mid or .midi file found"):
         prepare_midi(folder, output)
     (folder / "text.mid").write_text("this is no MIDI file")
-    with pytest.raises(ValueError, match=r"text.mid: .*none of 1 MIDI files could") as caught:
+    with pytest.raises(ValueError, match=r"text.mid: .*none of 1 files could") as caught:
         prepare_midi(folder, output)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"text.mid: not a readable MIDI file"):
@@ -311,10 +312,6 @@ def test_nothing_readable_is_one_clear_line_and_no_file(tmp_path: Path) -> None:
 
 def test_refuses_settings_that_make_no_sense(tmp_path: Path) -> None:
     path, output = song(tmp_path / "good.mid", 60), tmp_path / "x.h5"
-    with pytest.raises(ValueError, match=r"frame_rate is -1"):
-        prepare_midi(path, output, frame_rate=-1.0)
-    with pytest.raises(ValueError, match=r"pitches 100 to 50"):
-        prepare_midi(path, output, lowest_pitch=100, highest_pitch=50)
     with pytest.raises(ValueError, match=r"segment_seconds is 0.1"):
         prepare_midi(path, output, segment_seconds=0.1)
     with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
@@ -328,7 +325,28 @@ def test_splits_do_not_depend_on_where_the_folder_is(tmp_path: Path) -> None:
     for folder in ("one", "two/deeper"):
         for n in range(8):
             song(tmp_path / folder / f"{n}.mid", 40 + n)
-    for folder in ("one", "two"):
-        prepare_midi(tmp_path / folder, tmp_path / f"{folder}.h5", seed=3)
-    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
-    assert midi.SUFFIXES == (".mid", ".midi")
+    for folder in ("one", "two/deeper"):
+        prepare_midi(tmp_path / folder, tmp_path / folder / "x.h5", seed=3)
+    one, two = (tmp_path / folder / "x.h5" for folder in ("one", "two/deeper"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_command_takes_every_option(tmp_path: Path, command: Callable[..., Any]) -> None:
+    for n in range(8):
+        song(tmp_path / f"in/{n}.mid", 60 + n, frames=20)
+    words = "--frames-per-beat 3 --lowest-pitch 30 --highest-pitch 90 --segment-seconds 1 --seed 4"
+    words += " --tails drop --drums all --pedal ignore --transpose c --minimum-notes 2"
+    words += " --fractions 0.5 0.25 0.25"
+    outcome = command("prepare", "midi", tmp_path / "in", "-o", tmp_path / "x.h5", *words.split())
+    assert outcome.code == 0
+    request = Request(4.0, 3.0, 30, 90, "all", "ignore", "c", 2)
+    prepare_midi(
+        tmp_path / "in",
+        tmp_path / "y.h5",
+        request,
+        segment_seconds=1.0,
+        tails="drop",
+        fractions=(0.5, 0.25, 0.25),
+        seed=4,
+    )
+    assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "y.h5").read_bytes()

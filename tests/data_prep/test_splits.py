@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from data_prep.splits import linked, same, split_by
+from data_prep.splits import linked, same, sharing, split_by
 
 
 def test_items_with_equal_keys_share_a_split() -> None:
@@ -56,3 +56,9 @@ def test_linked_follows_chains_whatever_their_order() -> None:
     assert linked(7, pairs) == [0, 1, 2, 2, 2, 2, 6]
     assert linked(7, pairs[::-1]) == [0, 1, 2, 2, 2, 2, 6]
     assert linked(4, same("abca")) == [0, 1, 2, 0]
+
+
+def test_sharing_any_label_links() -> None:
+    labels = [("a", "x"), ("b",), ("c", "b"), ("x", "c"), ("d",)]
+    assert linked(5, sharing(labels)) == [0, 0, 0, 0, 4]
+    assert linked(5, sharing(labels[::-1])) == [0, 1, 1, 1, 1]
