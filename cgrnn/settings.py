@@ -182,8 +182,8 @@ class TrainingOptions:
     valid_levels: int = option(
         1000, "levels of annealed importance sampling in validation", AT_LEAST_ONE
     )
-    workers: int = option(
-        0, "processes that read batches ahead: worth it for data on disk and a GPU", NOT_NEGATIVE
+    workers: int | None = option(
+        None, "processes that read batches; default: one for data left on disk", NOT_NEGATIVE
     )
     precision: Literal["32-true", "64-true"] = option("32-true", "arithmetic")
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")

@@ -94,10 +94,11 @@ class Training(pl.LightningModule):
         return self._loader(Batches(*self.valid_arrays, options.batch_size, mean=mean, std=std))
 
     def _loader(self, batches: Batches) -> DataLoader[Batch]:
+        on_disk = not isinstance(batches.frames, np.ndarray)
         return DataLoader(
             batches,
             batch_size=None,  # they are batches already
-            num_workers=self.options.workers,
+            num_workers=int(on_disk) if self.options.workers is None else self.options.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # it draws seeds for its workers; not from training's own
         )
