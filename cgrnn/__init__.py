@@ -10,10 +10,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgrnn.checkpoint import load
-    from cgrnn.models import CGRNN, RNN, RNNGMM, RNNNADE, RNNRBM, RNNRNADE, RNNSSRBM
+    from cgrnn.models import (
+        CGRNN,
+        LGSSM,
+        LSTMNADE,
+        NASMC,
+        RNN,
+        RNNGMM,
+        RNNNADE,
+        RNNRBM,
+        RNNRNADE,
+        RNNSSRBM,
+        SRNN,
+        STORN,
+        TSBN,
+        VRNN,
+        NoteRNN,
+        ZForcing,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["CGRNN", "RNN", "RNNGMM", "RNNNADE", "RNNRBM", "RNNRNADE", "RNNSSRBM", "load"]
+__all__ = [
+    "CGRNN",
+    "LGSSM",
+    "LSTMNADE",
+    "NASMC",
+    "RNN",
+    "RNNGMM",
+    "RNNNADE",
+    "RNNRBM",
+    "RNNRNADE",
+    "RNNSSRBM",
+    "SRNN",
+    "STORN",
+    "TSBN",
+    "VRNN",
+    "NoteRNN",
+    "ZForcing",
+    "load",
+]
 
 _HOMES = {"load": "cgrnn.checkpoint"}
 

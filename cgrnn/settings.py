@@ -15,6 +15,8 @@ Feedback = Literal["visible", "latent", "full"]
 Latents = Literal["mean", "sample"]
 Cell = Literal["gru", "lstm", "tanh"]
 Construction = Literal["by spike", "spectral"]
+Target = Literal["classes", "integers"]
+Inference = Literal["smoothing", "filtering"]
 
 
 class Limit(NamedTuple):
@@ -25,7 +27,7 @@ class Limit(NamedTuple):
 
 
 AT_LEAST_ONE = Limit("at least 1", lambda x: x >= 1)
-AT_LEAST_TWO = Limit("at least 2", lambda x: x >= 2)  # chains: one alone has no error
+AT_LEAST_TWO = Limit("at least 2", lambda x: x >= 2)  # as chains: one alone has no error
 NOT_NEGATIVE = Limit("at least 0", lambda x: 0 <= x < math.inf)
 POSITIVE = Limit("above 0", lambda x: 0 < x < math.inf)
 SHARE = Limit("at least 0 and below 1", lambda x: 0 <= x < 1)
@@ -116,12 +118,80 @@ class RNNSSRBMOptions(CGRNNOptions):
 
 
 @dataclass(frozen=True)
-class VRNNOptions:
-    """Options of the VRNN."""
+class LSTMNADEOptions(RNNOptions):
+    """Options of the LSTM-NADE."""
+
+    recurrent_dim: int = option(200, "size of a layer", AT_LEAST_ONE)
+    cell: Cell = option("lstm", "recurrent cell")
+    layers: int = option(2, "recurrent layers", AT_LEAST_ONE)
+    hidden_dim: int = option(200, "hidden units of the NADE or RNADE", AT_LEAST_ONE)
+    components: int = option(5, "Gaussians for each unit of a continuous frame", AT_LEAST_ONE)
+    window: int = option(32, "recurrent states that the attention sees", AT_LEAST_TWO)
+
+
+@dataclass(frozen=True)
+class NoteRNNOptions:
+    """Options of the baselines on sequences of notes."""
+
+    target: Target = option("classes", "softmax over notes and chords, or regression of pitches")
+    window: int = option(30, "notes that are seen", AT_LEAST_ONE)
+    recurrent_dim: int = option(128, "size of a layer", AT_LEAST_ONE)
+    layers: int = option(1, "recurrent layers", AT_LEAST_ONE)
+    cell: Cell = option("lstm", "recurrent cell")
+
+
+@dataclass(frozen=True)
+class LGSSMOptions:
+    """Options of the linear-Gaussian state-space model."""
+
+    latent_dim: int = option(50, "size of the state", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class TSBNOptions:
+    """Options of the temporal sigmoid belief network."""
+
+    latent_dim: int = option(100, "binary latents of a frame", AT_LEAST_ONE)
+    baseline_dim: int = option(100, "hidden units of the gradient's baseline", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class STORNOptions:
+    """Options of the STORN."""
 
     latent_dim: int = option(100, "Gaussian latents of a frame", AT_LEAST_ONE)
-    recurrent_dim: int = option(300, "size of the recurrent state", AT_LEAST_ONE)
+    recurrent_dim: int = option(300, "size of the recurrent states", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class SRNNOptions(STORNOptions):
+    """Options of the SRNN."""
+
+    mlp_dim: int = option(500, "size of the layers between", AT_LEAST_ONE)
+    inference: Inference = option("smoothing", "what the posterior sees: all frames, or no later")
+    residual: bool = option(True, "the posterior's mean is a correction of the prior's")
+    clip: float = option(3.0, "bound of the leaky units", POSITIVE)
+
+
+@dataclass(frozen=True)
+class VRNNOptions(STORNOptions):
+    """Options of the VRNN."""
+
     feature_dim: int = option(200, "size of the layers between", AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class ZForcingOptions(VRNNOptions):
+    """Options of Z-forcing."""
+
+    auxiliary: float = option(0.0025, "weight of the auxiliary cost", NOT_NEGATIVE)
+
+
+@dataclass(frozen=True)
+class NASMCOptions(VRNNOptions):
+    """Options of the NASMC."""
+
+    particles: int = option(8, "of the filter that it is trained by", AT_LEAST_TWO)
 
 
 MODEL_OPTIONS: dict[str, type] = {
@@ -132,7 +202,15 @@ MODEL_OPTIONS: dict[str, type] = {
     "rnn-nade": RNNNADEOptions,
     "rnn-gmm": RNNGMMOptions,
     "rnn-rnade": RNNRNADEOptions,
+    "lstm-nade": LSTMNADEOptions,
+    "lgssm": LGSSMOptions,
+    "tsbn": TSBNOptions,
+    "storn": STORNOptions,
     "vrnn": VRNNOptions,
+    "srnn": SRNNOptions,
+    "z-forcing": ZForcingOptions,
+    "nasmc": NASMCOptions,
+    "note-rnn": NoteRNNOptions,
 }
 
 

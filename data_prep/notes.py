@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data_prep import files, store
+from data_prep import files, store, workers
 from data_prep.harvest import Harvest, Progress, harvest
 from data_prep.splits import linked, same, split_by
 from data_prep.summary import summary
@@ -195,6 +195,59 @@ def _fingerprint(file: h5py.File, vocabulary: Sequence[str]) -> str:
             digest.update(f"\n{name} {member} {values.shape}\n".encode())
             digest.update(values.tobytes())
     return digest.hexdigest()
+
+
+def read_classes(path: PathLike, vocabulary: Sequence[str]) -> np.ndarray:
+    """The notes of a MIDI file as classes `(notes, 1)` of a vocabulary.
+
+    The file is read in another process, which a malformed file may kill.
+
+    Args:
+        path: the file.
+        vocabulary: the text of each class, of notes and chords or of pitches alone.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no reader can read it; says why.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a MIDI file")
+    item = (Path(path).read_bytes(), None)
+    ((_, result),) = workers.run("data_prep.notes:of_item", [item], SECONDS_A_FILE)
+    if isinstance(result, workers.Failed):
+        raise ValueError(f"{path}: not a readable MIDI file ({result.reason})")
+    classes = {token: n for n, token in enumerate(vocabulary)}
+    pitches = classes.keys() >= {str(pitch) for pitch in range(128)}
+    found = map(str, result[:, 1]) if pitches else tokens(result)
+    return np.array([[classes.get(token, UNKNOWN)] for token in found], np.int32)
+
+
+def of_item(item: tuple[bytes, None]) -> np.ndarray:
+    """What a worker does with the content of one file."""
+    return by_mido(*item)
+
+
+def write_midi(
+    path: PathLike, classes: np.ndarray, vocabulary: Sequence[str], seconds: float = 0.25
+) -> None:
+    """Write notes and chords one after the other, all of one length, as a MIDI file.
+
+    Args:
+        path: file to make; an older one is replaced.
+        classes: numbers in the vocabulary; the unknown class is a rest.
+        vocabulary: the text of each class.
+        seconds: that each lasts.
+    """
+    import pretty_midi
+
+    file, track = pretty_midi.PrettyMIDI(), pretty_midi.Instrument(0)
+    for n, number in enumerate(classes.ravel().astype(int)):
+        text = vocabulary[number]
+        for pitch in () if text == "?" else map(int, text.split(".")):
+            track.notes.append(pretty_midi.Note(80, pitch, n * seconds, (n + 1) * seconds))
+    file.instruments.append(track)
+    with store.replacing(path) as temporary:
+        file.write(str(temporary))
 
 
 def holds_notes(path: PathLike) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cgrnn.batches import Batch
 from cgrnn.layers import EnergyDensity
+from cgrnn.models.notes import NoteRNN
 from cgrnn.models.recurrent import RecurrentModel
 from cgrnn.models.sequence import SequenceModel
 from samplers import draw, watch
@@ -99,6 +100,26 @@ def errors(
         squares[protocol] += float((drawn - truth).square().sum(dtype=torch.float64))
         cells[protocol] += drawn.numel()
     return {name: math.sqrt(squares[name] / cells[name]) for name in PROTOCOLS}
+
+
+@torch.no_grad()
+def note_errors(model: NoteRNN, batches: Iterable[Batch]) -> dict[str, Any]:
+    """How often the likeliest note is the note, and how far it is from it on average.
+
+    Args:
+        model: in evaluation mode; without latents, its reconstruction is its prediction.
+        batches: the split.
+
+    Returns:
+        `accuracy` by both protocols, and `mean_error`: in classes, which are semitones where the
+        model takes pitches and mean nothing where it takes notes and chords.
+    """
+    off = torch.cat([model.deviations(batch.frames, batch.lengths) for batch in batches])
+    right = float((off == 0).double().mean())
+    return {
+        "accuracy": dict.fromkeys(PROTOCOLS, right),
+        "mean_error": float(off.abs().double().mean()),
+    }
 
 
 def _drawn(

@@ -6,7 +6,10 @@ import dataclasses
 import inspect
 
 import pytest
+import yaml
 
+from cgrnn.cli import train
+from cgrnn.cli.train import SHIPPED
 from cgrnn.models import MODELS
 from cgrnn.settings import MODEL_OPTIONS
 
@@ -35,4 +38,15 @@ def test_options_and_signature_agree(name):
         assert wanted[option] == default, option
     # What the command leaves out is what it takes from the data.
     own = set(inspect.signature(MODELS[name].__init__).parameters) - {"self", "options", "density"}
-    assert own - set(options) == {"visible_dim", "visible"} & own
+    assert own - set(options) == {"visible_dim", "visible", "classes"} & own
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_settings_are_options_of_their_model(file):
+    words = ["--config", file.stem, "--data", "x.h5", "-o", "run"]
+    options = train.parser(words).read(words)
+    content = yaml.safe_load(file.read_text())
+    assert content["model"] in MODELS
+    for name, value in content.items():
+        found = options[name]
+        assert (list(found) if isinstance(found, tuple) else found) == value, name

@@ -85,7 +85,7 @@ def run(options: Any) -> dict[str, Any]:
     from cgrnn.checkpoint import open_run
     from cgrnn.models import RecurrentModel
     from data_prep import store
-    from evaluation.accuracy import accuracies, errors, mixing
+    from evaluation.accuracy import mixing
 
     use_fast_products()
     trained = open_run(options.run_directory)
@@ -103,11 +103,7 @@ def run(options: Any) -> dict[str, Any]:
         "sequences": len(split.lengths),
         "frames": len(split.frames),
         "log_likelihood": asdict(found),
-        **(
-            {"accuracy": accuracies(trained.model, batches, options.samples, generator)}
-            if trained.model.visible == "binary"
-            else {"rmse": errors(trained.model, batches, options.samples, generator)}
-        ),
+        **_hits(trained.model, batches, options.samples, generator),
         "chains": mixing(trained.model, next(iter(batches)), generator)
         if isinstance(trained.model, RecurrentModel)
         else None,
@@ -134,10 +130,23 @@ def _likelihood(model: Any, batches: Any, options: Any, generator: Any) -> Any:
         how = (options.chains, options.levels, options.stderr, generator, say)
         with bar(" chain-levels") as progress:
             return likelihood.evaluate(model, batches, *how, progress)
+    if model.likelihood_kind == "exact":
+        return likelihood.exactly(model, batches)
     with bar(" sequences") as progress:
         return likelihood.by_paths(
             model, batches, options.paths, options.method, generator, progress=progress
         )
+
+
+def _hits(model: Any, batches: Any, samples: int, generator: Any) -> dict[str, Any]:
+    """How near predictions come, by the measure of the model's kind of frames."""
+    from evaluation import accuracy
+
+    if model.visible == "notes":
+        return accuracy.note_errors(model, batches)
+    if model.visible == "binary":
+        return {"accuracy": accuracy.accuracies(model, batches, samples, generator)}
+    return {"rmse": accuracy.errors(model, batches, samples, generator)}
 
 
 def _floors(
@@ -147,7 +156,11 @@ def _floors(
     from evaluation import floors
 
     mean, std = normalisation
-    kinds = {"binary": (floors.independent, floors.markov), "continuous": (floors.gaussian,)}
+    kinds = {
+        "binary": (floors.independent, floors.markov),
+        "continuous": (floors.gaussian,),
+        "notes": (floors.frequencies,),
+    }
 
     def normalised(its: Split) -> Iterator[np.ndarray]:
         return (
@@ -187,12 +200,13 @@ def _row(name: str, mark: str, scores: dict[str, Any], error: str) -> str:
 def render(result: dict[str, Any]) -> str:
     """The table, and beneath it what must be known before a figure is quoted."""
     scores = result["log_likelihood"]
-    measure = "frame accuracy"
+    measure = "share of notes right" if "mean_error" in result else "frame accuracy"
     if "rmse" in result:
         measure = f"error (RMSE); frames in units of {result['data']['std']:.4g}, their deviation"
+    told = "scored" if scores["first_frame_scored"] else "told"
     lines = [
         f"{result['split']} split: {result['sequences']} sequences, {result['frames']} frames; "
-        f"log-likelihood in nats, first frames scored; {measure}",
+        f"log-likelihood in nats, first frames {told}; {measure}",
         table([result]).rstrip(),
     ]
     if scores["bounds"]:

@@ -48,7 +48,7 @@ def run(options: Any) -> dict[str, Any]:
     trained = open_run(options.run_directory)
     model = trained.model
     model.sweeps = options.sweeps
-    kind = (_rolls if model.visible == "binary" else _audio)(trained)
+    kind = {"binary": _rolls, "continuous": _audio, "notes": _notes}[model.visible](trained)
     prime = None
     if options.prime:
         prime = torch.from_numpy(kind.read(options.prime)[: options.prime_frames]).float()
@@ -81,6 +81,17 @@ def _rolls(trained: Run) -> _Kind:
         ".mid",
         lambda path: read_roll(path, **sound, highest_pitch=highest),
         lambda path, frames: write_midi(path, frames.astype("uint8"), **sound),
+    )
+
+
+def _notes(trained: Run) -> _Kind:
+    from data_prep.notes import read_classes, write_midi
+
+    vocabulary = trained.data["vocabulary"]
+    return _Kind(
+        ".mid",
+        lambda path: read_classes(path, vocabulary),
+        lambda path, frames: write_midi(path, frames, vocabulary),
     )
 
 

@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 SWEEPS_HELP = "Gibbs sweeps to draw a frame, for models with an energy; more come nearer the model"
 
 
+def open_data(path: str, split: str | None = None, target: str | None = None) -> Dataset:
+    """A data set of any kind.
+
+    Args:
+        path: the file.
+        split: the only one to read; None for all.
+        target: of a model of notes: "integers" takes every pitch by itself, for its regression.
+    """
+    from data_prep import notes, store
+
+    if not Path(path).is_file() or not notes.holds_notes(path):
+        return store.read(path, split)
+    data = notes.load(path, "pitches" if target == "integers" else "tokens")
+    data.attributes |= {"mean": 0.0, "std": 1.0}
+    return data
+
+
 def read_data(run: Run, path: str | None, split: str, others: bool = False) -> Dataset:
     """The data set of a run, or another one that fits its model.
 
@@ -29,18 +46,23 @@ def read_data(run: Run, path: str | None, split: str, others: bool = False) -> D
         FileNotFoundError: when the data set has gone.
         ValueError: when its frames do not fit the model, or the split is empty.
     """
-    from data_prep import store
-
     file = path or run.data["path"]
     if not Path(file).is_file():
         raise FileNotFoundError(f"{file}: the data set of this run is gone; name one with --data")
-    data = store.read(file, None if others else split)
+    data = open_data(file, None if others else split, getattr(run.model, "target", None))
     units = data.splits[split].frames.shape[1]
     if units != run.model.visible_dim:
         raise ValueError(
             f"{file}: frames of {units} units, but the model was trained on "
             f"{run.model.visible_dim}; prepare the data as for training"
         )
+    if run.model.visible != data.attributes["kind"]:
+        raise ValueError(
+            f"{file}: holds {data.attributes['kind']} frames, but the model was trained on "
+            f"{run.model.visible} ones; name another data set with --data"
+        )
+    if run.data.get("vocabulary") != data.attributes.get("vocabulary"):
+        raise ValueError(f"{file}: its vocabulary is not the one that the model was trained on")
     if not len(data.splits[split].lengths):
         raise ValueError(f"{file}: its {split} split is empty; name another data set with --data")
     if data.attributes["fingerprint"] != run.data["fingerprint"]:

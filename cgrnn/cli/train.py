@@ -15,9 +15,10 @@ import yaml
 
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, add_options, make, pick
-from cgrnn.cli.runs import make_folder, normalisation
+from cgrnn.cli.runs import make_folder, normalisation, open_data
 from cgrnn.settings import MODEL_OPTIONS, TrainingOptions
 
+SHIPPED = Path(__file__).parents[1] / "configs"
 DESCRIPTION = (
     "Train a model. The run directory gets config.yaml, checkpoints/best.ckpt and last.ckpt, "
     "metrics.csv and TensorBoard events. Validation likelihoods are nats a frame, by a short "
@@ -41,7 +42,12 @@ def parser(argv: Sequence[str]) -> Parser:
     if first.resume and model != values.get("model"):
         raise ValueError(f"--model: {first.output} was begun with {values.get('model')}, keeps it")
     result = make(f"train --model {model}", DESCRIPTION, seed=False)
-    result.add_argument("--config", type=str, help="YAML file with options as below, `name: value`")
+    shipped = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+    result.add_argument(
+        "--config",
+        type=str,
+        help=f"YAML file with options as below, `name: value`; or published settings: {shipped}",
+    )
     result.add_argument(
         "--resume", action="store_true", help="go on with the run in -o, with the options it has"
     )
@@ -67,7 +73,7 @@ def _first(argv: Sequence[str]) -> argparse.Namespace:
 def _file_of_options(first: argparse.Namespace) -> Path | None:
     """The YAML file that `--config` names, or that of the run that `--resume` goes on with."""
     if not first.resume:
-        return Path(first.config) if first.config else None
+        return _config(first.config) if first.config else None
     if first.config:
         raise ValueError("--config: leave it out, a resumed run has the options of its config.yaml")
     if not first.output:
@@ -78,6 +84,12 @@ def _file_of_options(first: argparse.Namespace) -> Path | None:
             f"{first.output}: no run to resume, it has no config.yaml; leave out --resume to begin"
         )
     return file
+
+
+def _config(name: str) -> Path:
+    """A file of the user's, or one that comes with the program."""
+    shipped = SHIPPED / f"{name}.yaml"
+    return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -97,9 +109,7 @@ def run(options: Any) -> dict[str, Any]:
     for name, remedy in (("data", "make one with `cgrnn prepare`"), ("output", "a folder to make")):
         if not options[name]:
             raise ValueError(f"--{name} is missing: {remedy}; see `cgrnn train --help`")
-    from data_prep import store
-
-    data = store.read(options.data)
+    data = open_data(options.data, target=options.get("target"))
     folder = Path(options.output)
     if not options.resume and (folder / "checkpoints").exists():
         raise ValueError(f"{folder}: holds a run already; add --resume or choose another -o")
@@ -145,6 +155,8 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
         name: list(value) if isinstance(value, tuple) else value
         for name, value in model_options.items()
     }
+    if data.attributes["kind"] == "notes":
+        model_options["classes"] = len(data.attributes["vocabulary"])
     attributes = data.attributes | {"path": str(Path(options.data).resolve())}
     head = checkpoint.describe(
         options.model, model_options, attributes, dataclasses.asdict(training_options)

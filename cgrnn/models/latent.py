@@ -98,7 +98,7 @@ class LatentModel(SequenceModel):
     """
 
     kinds = ("binary", "continuous")
-    kl_weight = 1.0
+    kl_weight: float | None = 1.0
 
     def __init__(self, visible_dim: int, visible: str, context_dim: int) -> None:
         super().__init__(visible_dim, visible)
@@ -158,11 +158,14 @@ class LatentModel(SequenceModel):
         contexts, divergences = self.bound(frames, lengths, generator)
         fit = self.layer(contexts[inside]).log_prob(frames[inside]).mean()
         divergence = divergences[inside].mean()
-        self.monitored = {
-            "kl": divergence.detach(),
-            "kl_weight": divergence.new_tensor(self.kl_weight),
-        }
-        return self.kl_weight * divergence - fit
+        weight = self.weigh(divergence)
+        return weight * divergence - fit
+
+    def weigh(self, divergence: Tensor) -> Tensor:
+        """The weight of a mean divergence in the loss; both are noted."""
+        weight = divergence.new_tensor(1.0 if self.kl_weight is None else self.kl_weight)
+        self.monitored = {"kl": divergence.detach(), "kl_weight": weight}
+        return weight
 
     def bound(
         self, frames: Tensor, lengths: Tensor | None, generator: torch.Generator | None = None
@@ -184,7 +187,7 @@ class LatentModel(SequenceModel):
             contexts.append(context)
             priors.append(prior)
             posteriors.append(posterior)
-        return torch.stack(contexts, 1), _stacked(posteriors).divergence(_stacked(priors))
+        return torch.stack(contexts, 1), stacked(posteriors).divergence(stacked(priors))
 
     @torch.no_grad()
     def scores(
@@ -289,8 +292,8 @@ class LatentModel(SequenceModel):
         return torch.cat(made, 1)
 
 
-def _stacked(parts: list[Gaussian]) -> Gaussian:
-    """Those of the frames, `(batch, frames, Z)`."""
+def stacked(parts: list[Gaussian]) -> Gaussian:
+    """Those of the frames in turn, `(batch, frames, Z)`."""
     return Gaussian(*(torch.stack(fields, 1) for fields in zip(*parts, strict=True)))
 
 
@@ -323,6 +326,7 @@ class LatentWalk:
     def _at(self, part: Tensor) -> Tensor:
         return part[:, self.number].expand(*self.shape, -1)
 
+    @torch.no_grad()
     def step(self) -> Tensor:
         before, seen, own = map(self._at, self.past)
         prior = self.model.prior(self.state, before)

@@ -13,7 +13,7 @@ from cgrnn.transition import Transition
 class RNN(RecurrentModel):
     """Plain RNN: units of a frame independent given the past, Bernoulli or Gaussian.
 
-    With one or two layers of 500 it is RNN-I and RNN-II of Liu, Xie & Wang. Departures: Gaussian
+    Source: RNN-I and RNN-II of Liu, Xie & Wang, one and two layers of 500. Departures: Gaussian
     units have deviations of their own, which follow the past; `u_0` is learned.
 
     Args:
