@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+JSB ?= JSB_Chorales.mat
 
-.PHONY: venv demo test lint
+.PHONY: venv demo test lint benchmark-models
 
 venv: .venv/.ready
 
@@ -12,6 +13,10 @@ venv: .venv/.ready
 
 demo: venv
 	$(BIN)/cgrnn demo -o demo
+
+# All models on the chorales of the standard set, ten minutes each: some three hours.
+benchmark-models: venv
+	$(BIN)/python benchmarks/models.py $(JSB) -o compared
 
 test: venv lint
 	$(BIN)/pytest tests cgrnn samplers evaluation data_prep
