@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "valid", "test")
 DTYPES: dict[str, np.dtype[Any]] = {"binary": np.dtype("uint8"), "continuous": np.dtype("<f4")}
-BLOCK_BYTES = 1 << 24  # what is held at a time of frames that are written, verified or counted
+BLOCK_BYTES = 1 << 22  # what is held at a time of frames that are written, verified or counted
 
 
 class StoredFrames:

@@ -37,7 +37,7 @@ class File(NamedTuple):
     """
 
     name: str
-    path: Path
+    path: str
     members: tuple[str, ...] = ()
     damage: str = ""
 
@@ -61,22 +61,21 @@ def find(paths: PathLike | Iterable[PathLike], suffixes: tuple[str, ...], what: 
         ValueError: there is no such file.
     """
     given = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(p) for p in paths]
-    found: set[Path] = set()
+    found: set[str] = set()
     for path in given:
         if path.is_dir():
-            wanted = (*suffixes, *_ZIP, *_TAR)
-            found.update(p for p in path.rglob("*") if _ends(p.name, wanted) and p.is_file())
+            found.update(_within(path, (*suffixes, *_ZIP, *_TAR)))
         elif path.is_file():
-            found.add(path)
+            found.add(str(path))
         else:
             raise FileNotFoundError(
                 f"{path}: no such file or folder; give {what} files, folders or archives"
             )
     base = os.path.commonpath([p if p.is_dir() else p.parent for p in given]) if given else ""
     files = []
-    for path in sorted(found):
-        name = path.relative_to(base).as_posix()
-        files += _in_archive(name, path, suffixes) if _is_archive(path.name) else [File(name, path)]
+    for file in sorted(found):
+        name = os.path.relpath(file, base)
+        files += _in_archive(name, file, suffixes) if _is_archive(file) else [File(name, file)]
     if not any(not file.damage for file in files):
         where = ", ".join(map(str, given)) or "nothing"
         reason = f" ({files[0].name}: {files[0].damage})" if files else ""
@@ -95,10 +94,16 @@ def contents(files: Iterable[File]) -> Iterator[bytes | Failed]:
         its = list(group)
         if not its[0].members:
             yield from (_plain(file) for file in its)
-        elif _ends(path.name, _TAR):
+        elif _ends(path, _TAR):
             yield from _tar_contents(path, [file.members[0] for file in its])
         else:
             yield from _zip_contents(path, [file.members for file in its])
+
+
+def _within(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+    for where, _, names in os.walk(folder):
+        paths = (os.path.join(where, name) for name in names if _ends(name, suffixes))
+        yield from filter(os.path.isfile, paths)
 
 
 def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
@@ -110,10 +115,10 @@ def _is_archive(name: str) -> bool:
     return _ends(name, (*_ZIP, *_TAR))
 
 
-def _in_archive(name: str, path: Path, suffixes: tuple[str, ...]) -> list[File]:
+def _in_archive(name: str, path: str, suffixes: tuple[str, ...]) -> list[File]:
     try:
         places: list[tuple[str, ...]]
-        if _ends(path.name, _TAR):
+        if _ends(path, _TAR):
             with tarfile.open(path) as tar:
                 places = [(m.name,) for m in _tar_members(tar) if _ends(m.name, suffixes)]
         else:
@@ -130,7 +135,7 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         tar.members = []  # type: ignore[attr-defined]  # or it keeps them all in memory
 
 
-def _zip_members(archive: Path | IO[bytes], suffixes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _zip_members(archive: str | IO[bytes], suffixes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
             if _ends(info.filename, _ZIP):
@@ -161,13 +166,13 @@ def _plain(file: File) -> bytes | Failed:
     if file.damage:
         return Failed(file.damage)
     try:
-        with file.path.open("rb") as source:
+        with open(file.path, "rb") as source:
             return _limited(source, os.fstat(source.fileno()).st_size)
     except OSError as error:
         return Failed(_reason("cannot be read", error))
 
 
-def _tar_contents(path: Path, names: list[str]) -> Iterator[bytes | Failed]:
+def _tar_contents(path: str, names: list[str]) -> Iterator[bytes | Failed]:
     """In one pass, the names being in the order of the archive."""
     damage = Failed("is no longer in the archive")
     left = iter(names)
@@ -188,7 +193,7 @@ def _tar_contents(path: Path, names: list[str]) -> Iterator[bytes | Failed]:
 
 
 def _zip_contents(
-    archive: Path | IO[bytes], members: list[tuple[str, ...]]
+    archive: str | IO[bytes], members: list[tuple[str, ...]]
 ) -> Iterator[bytes | Failed]:
     done = 0
     try:

@@ -230,8 +230,9 @@ def _identity(tasks: Sequence[str], its_files: Sequence[files.File], request: An
     """What tells one call from another, the state of the files included."""
     digest = hashlib.sha256(f"{list(tasks)} {request!r}\n".encode())
     for path in dict.fromkeys(file.path for file in its_files):
-        state = path.stat()
-        digest.update(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+        state = os.stat(path)
+        where = os.path.abspath(path)
+        digest.update(f"{where} {state.st_size} {state.st_mtime_ns}\n".encode())
     for file in its_files:
         digest.update(f"{file.name}\n".encode())
     return digest.hexdigest()

@@ -49,7 +49,7 @@ def read_roll(
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; give a MIDI file")
     request = Request(frame_rate, None, lowest_pitch, highest_pitch, drums)
-    (content,) = contents([File(Path(path).name, Path(path))])
+    (content,) = contents([File(Path(path).name, str(path))])
     result: Any = content
     for task in TASKS if isinstance(content, bytes) else ():
         items = [(task, content, request)]

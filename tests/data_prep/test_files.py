@@ -90,7 +90,7 @@ def test_damage_costs_what_it_hides(tmp_path: Path, kind: str) -> None:
     broken[middle : middle + 60] = bytes(60)
     path.write_bytes(bytes(broken) if kind == "zip" else whole[:middle])
     (tmp_path / "good.mid").write_bytes(b"good")
-    results = list(files.contents([files.File("good.mid", tmp_path / "good.mid"), *found]))
+    results = list(files.contents([files.File("good.mid", str(tmp_path / "good.mid")), *found]))
     assert results[0] == b"good" and len(results) == 7
     assert any(isinstance(result, Failed) for result in results[1:])
     for n, result in enumerate(results[1:]):
