@@ -9,8 +9,8 @@ import torch
 from densities import generator
 
 from cgrnn.batches import Batches
-from cgrnn.models import CGRNN, RNN
-from evaluation.accuracy import accuracies, frame_accuracy
+from cgrnn.models import CGRNN, RNN, NoteRNN
+from evaluation.accuracy import accuracies, errors, frame_accuracy, note_errors
 
 
 def test_equals_mir_eval_on_random_rolls():
@@ -48,3 +48,26 @@ def test_reconstruction_is_not_prediction():
     found = accuracies(model, batches, 5, generator(0))
     assert found["reconstruction"] > 0.9
     assert found["prediction"] < 0.6
+
+
+def test_error_of_draws_from_the_truth_is_the_root_of_two():
+    """Unit noise predicted by unit noise: the error has variance two."""
+    frames = np.random.default_rng(0).normal(size=(4000, 5)).astype("f4")
+    model = RNN(5, recurrent_dim=3, visible="continuous").eval()
+    with torch.no_grad():
+        for parameter in model.layer.parameters():
+            parameter.zero_()
+    found = errors(model, Batches(frames, np.full(40, 100), 8), 2, generator(0))
+    for value in found.values():
+        assert value == pytest.approx(2**0.5, abs=0.03)
+
+
+def test_note_errors_are_hits_and_distances():
+    model = NoteRNN(classes=10, recurrent_dim=3).eval()
+    with torch.no_grad():
+        model.layer.logits.weight.zero_()
+        model.layer.logits.bias.copy_(torch.arange(10) == 4)
+    notes = np.array([[4], [4], [7], [1]])
+    found = note_errors(model, Batches(notes, np.array([3, 1]), 2))
+    assert found["accuracy"] == {"prediction": 0.5, "reconstruction": 0.5}
+    assert found["mean_error"] == pytest.approx((3 + 3) / 4)

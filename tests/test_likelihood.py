@@ -8,7 +8,7 @@ import torch
 from densities import generator
 
 from cgrnn.batches import Batches
-from cgrnn.models import CGRNN, RNN
+from cgrnn.models import CGRNN, LGSSM, RNN
 from evaluation import exact, likelihood
 
 LENGTHS = np.array([120, 30, 250])
@@ -98,3 +98,42 @@ def test_sampled_feedback_is_called_a_lower_bound():
     model = CGRNN(8, 5, 6, latents="sample").eval()
     found = likelihood.evaluate(model, Batches(*data(), 2), 10, 50, 0.5, generator(0))
     assert found.kind == "lower bound"
+
+
+def linear_gaussian():
+    """A model whose likelihood is exact, and sequences that it drew."""
+    torch.manual_seed(0)
+    model = LGSSM(visible_dim=3, latent_dim=2).double().eval()
+    frames = model.generate(12, 20, generator=generator(0)).flatten(0, 1).numpy()
+    return model, DoubleBatches(frames, np.full(20, 12), 8)
+
+
+def test_bounds_by_paths_lie_in_order_under_the_exact_likelihood():
+    model, batches = linear_gaussian()
+    exact_value = likelihood.exactly(model, batches)
+    assert (exact_value.kind, exact_value.stderr) == ("exact", 0.0)
+    found = likelihood.by_paths(model, batches, 100, "filter", generator(0))
+    assert found.kind == "lower bound" and found.paths == 100
+    one, many, filtered = found.bounds.values()
+    assert one < many < exact_value.per_frame + 4 * found.stderr
+    assert filtered == found.per_frame
+    assert abs(filtered - exact_value.per_frame) < 0.05 + 4 * found.stderr
+    by_paths = likelihood.by_paths(model, batches, 100, "paths", generator(0))
+    assert by_paths.per_frame == by_paths.bounds["100 paths"]
+
+
+def test_the_error_of_a_bound_is_its_spread():
+    model, batches = linear_gaussian()
+    found = [likelihood.by_paths(model, batches, 5, "paths", generator(n)) for n in range(30)]
+    spread = np.std([one.per_frame for one in found], ddof=1)
+    claimed = np.mean([one.stderr for one in found])
+    assert 0.6 < claimed / spread < 1.6  # thirty of them know their spread to a seventh
+
+
+def test_given_frames_count_in_neither_average():
+    model, batches = linear_gaussian()
+    model.given_frames = 3
+    found = likelihood.exactly(model, batches)
+    scores = torch.cat([model.filtered(batch.frames).log_prob[:, 3:] for batch in batches])
+    assert found.per_frame == pytest.approx(float(scores.mean()))
+    assert not found.first_frame_scored
