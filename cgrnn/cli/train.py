@@ -21,8 +21,9 @@ from cgrnn.settings import MODEL_OPTIONS, TrainingOptions
 SHIPPED = Path(__file__).parents[1] / "configs"
 DESCRIPTION = (
     "Train a model. The run directory gets config.yaml, checkpoints/best.ckpt and last.ckpt, "
-    "metrics.csv and TensorBoard events. Validation likelihoods are nats a frame, by a short "
-    "annealed importance sampling on fixed frames; `cgrnn evaluate` gives the figure to quote."
+    "metrics.csv and TensorBoard events. Validation likelihoods are nats a frame: exact, a lower "
+    "bound by one path of latents, or by a short annealed importance sampling on fixed frames; "
+    "`cgrnn evaluate` gives the figure to quote."
 )
 
 
