@@ -23,6 +23,7 @@ State = tuple[Tensor, ...]
 """What a path carries from frame to frame, each `(*B, ·)`."""
 
 MIN_DEVIATION = 1e-3
+FILTER_PATHS = 20  # that predictions are drawn from: how many are asked for does not change them
 LOG_2_PI = math.log(2 * math.pi)
 
 
@@ -222,13 +223,14 @@ class LatentModel(SequenceModel):
     ) -> Tensor:
         """Draw every frame given the frames before it alone, `(samples, batch, frames, V)`.
 
-        Each sample is a particle of a filter whose proposals see no later frame; its latent at the
-        frame is drawn from the prior.
+        Each sample is a particle of a filter, of 20 at the least, whose proposals see no later
+        frame; its latent at the frame is drawn from the prior.
         """
-        walk = LatentWalk(self, frames, None, samples, generator, online=True)
+        paths = max(samples, FILTER_PATHS)
+        walk = LatentWalk(self, frames, None, paths, generator, online=True)
         drawn = []
         for _ in range(frames.shape[1]):
-            drawn.append(walk.predict())
+            drawn.append(walk.predict()[:samples])
             walk.filter_step()
         return torch.stack(drawn, 2)
 
