@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,14 +117,15 @@ def _render_all(
     """(name, reason) of the notes that are no use, in order; and how many files there are."""
     skipped: dict[int, str] = {}
     written = 0
-    results = workers.run(f"{__name__}:render", items, SECONDS_A_NOTE)
-    for done, (n, result) in enumerate(results, start=1):
-        if isinstance(result, workers.Failed):
-            skipped[n] = result.reason
-        else:
-            written += result
-        if progress:
-            progress(done, len(names), len(skipped))
+    # Closed at once on an interrupt: a worker that still wrote would outlive the folder's removal.
+    with closing(workers.run(f"{__name__}:render", items, SECONDS_A_NOTE)) as results:
+        for done, (n, result) in enumerate(results, start=1):
+            if isinstance(result, workers.Failed):
+                skipped[n] = result.reason
+            else:
+                written += result
+            if progress:
+                progress(done, len(names), len(skipped))
     return [(names[n], skipped[n]) for n in sorted(skipped)], written
 
 

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import Pipe
@@ -36,7 +36,7 @@ class Failed:
 
 def run(
     task: str, items: Iterable[Any], seconds: float, processes: int | None = None
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Apply a function to each item in worker processes.
 
     Args:
