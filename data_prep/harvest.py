@@ -72,6 +72,32 @@ def work(item: tuple[str, bytes, Any]) -> Packed:
     return pack(getattr(importlib.import_module(module), name)(content, request))
 
 
+def read_one(
+    path: str | os.PathLike[str], tasks: Sequence[str], request: Any, seconds: float, what: str
+) -> np.ndarray:
+    """What the first task that can makes of one file, in another process.
+
+    Args:
+        path: the file.
+        tasks, request, seconds: as of `harvest`.
+        what: what such files are called in messages, as "MIDI".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no task can read it; says why.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a {what} file")
+    (content,) = files.contents([files.File(Path(path).name, str(path))])
+    result: Any = content
+    for task in tasks if isinstance(content, bytes) else ():
+        items = [(task, content, request)]
+        ((_, result),) = workers.run(f"{__name__}:work", items, seconds)
+        if not isinstance(result, workers.Failed):
+            return unpack(result.kind, result.shape, result.content)
+    raise ValueError(f"{path}: not a readable {what} file ({result.reason})")
+
+
 class Harvest:
     """Results by the index of their file.
 

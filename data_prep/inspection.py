@@ -190,8 +190,7 @@ def listen(path: PathLike, output: PathLike, index: int = 0, split: str = "test"
     if not 0 <= index < len(part.lengths):
         has = f"sequences 0 to {len(part.lengths) - 1}" if len(part.lengths) else "no sequence"
         raise ValueError(f"--index is {index}: the {split} split of {path} has {has}")
-    end = int(part.lengths[: index + 1].sum())
-    frames = np.asarray(part.frames[end - int(part.lengths[index]) : end])
+    frames = part.sequence(index)
     if dataset.attributes["kind"] == "binary":
         _write_roll(path, output, frames, dataset.attributes)
     else:

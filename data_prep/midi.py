@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from data_prep import store, workers
-from data_prep.files import File, contents
-from data_prep.harvest import Progress, unpack
+from data_prep import store
+from data_prep.harvest import Progress, read_one
 from data_prep.midi_rolls import FASTEST, PITCHES, Drums, Request, check_rate
-from data_prep.midi_sets import SECONDS_A_FILE, TASKS, Cut, make, titles
-from data_prep.splits import check_fractions, linked, same, sharing, split_by
+from data_prep.midi_sets import SECONDS_A_FILE, TASKS, Cut, make, pieces
+from data_prep.splits import check_fractions, split_by
 
 TICKS_A_SECOND = FASTEST  # a power of two: every tick is an exact time, at 120 quarters a minute
 
@@ -46,17 +44,8 @@ def read_roll(
         FileNotFoundError: there is no such file.
         ValueError: no reader can read it; says why.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a MIDI file")
     request = Request(frame_rate, None, lowest_pitch, highest_pitch, drums)
-    (content,) = contents([File(Path(path).name, str(path))])
-    result: Any = content
-    for task in TASKS if isinstance(content, bytes) else ():
-        items = [(task, content, request)]
-        ((_, result),) = workers.run("data_prep.harvest:work", items, SECONDS_A_FILE)
-        if not isinstance(result, workers.Failed):
-            return unpack(result.kind, result.shape, result.content)
-    raise ValueError(f"{path}: not a readable MIDI file ({result.reason})")
+    return read_one(path, TASKS, request, SECONDS_A_FILE, "MIDI")
 
 
 def prepare_midi(
@@ -97,7 +86,7 @@ def prepare_midi(
     check_fractions(fractions)
 
     def split(names: list[str], digests: list[bytes], segments: list[int]) -> list[list[str]]:
-        its = split_by(_pieces(names, digests), fractions, seed)
+        its = split_by(pieces(names, digests), fractions, seed)
         return [[part] * count for part, count in zip(its, segments, strict=True)]
 
     cut = Cut(_segment_frames(segment_seconds, request), tails == "keep")
@@ -110,13 +99,6 @@ def _segment_frames(seconds: float, request: Request) -> int:
     if seconds and seconds * request.frames_a_second < 1:
         raise ValueError(f"segment_seconds is {seconds}; give one frame or more, or 0 for no cuts")
     return round(seconds * request.frames_a_second)
-
-
-def _pieces(names: list[str], digests: list[bytes]) -> list[str]:
-    """For each file what names its piece: what a split is made by."""
-    both = [titles(name) for name in names]
-    first = linked(len(names), sharing(both) + same(digests))
-    return [both[n][1] for n in first]
 
 
 def write_midi(

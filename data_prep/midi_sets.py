@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from data_prep import files, store
 from data_prep.harvest import Harvest, Progress, harvest
 from data_prep.midi_rolls import Request
+from data_prep.splits import linked, same, sharing
 from data_prep.summary import summary
 
 SUFFIXES = (".mid", ".midi")
@@ -60,6 +61,21 @@ def titles(name: str) -> tuple[str, str]:
     """
     bare = re.sub(r"\.[^./]*$", "", name)
     return bare, re.sub(r"\.\d+$", "", bare)
+
+
+def pieces(names: Sequence[str], digests: Sequence[bytes]) -> list[str]:
+    """For each file what names its piece: what a split is made by.
+
+    Args:
+        names: of files; those of a piece share one of their `titles`.
+        digests: of what they hold; equal ones are of a piece too.
+
+    >>> pieces(["A/Title.mid", "A/Title.2.mid", "B/Other.mid"], [b"1", b"2", b"3"])
+    ['A/Title', 'A/Title', 'B/Other']
+    """
+    both = [titles(name) for name in names]
+    first = linked(len(names), sharing(both) + same(digests))
+    return [both[n][1] for n in first]
 
 
 def make(

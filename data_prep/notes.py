@@ -17,16 +17,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data_prep import files, store, workers
-from data_prep.harvest import Harvest, Progress, harvest
-from data_prep.splits import linked, same, split_by
+from data_prep import files, store
+from data_prep.harvest import Harvest, Progress, harvest, read_one
+from data_prep.midi_sets import pieces
+from data_prep.splits import split_by
 from data_prep.summary import summary
 
 if TYPE_CHECKING:
@@ -133,7 +133,10 @@ def prepare_notes(
     store.check_output(output)
     found = files.find(paths, (".mid", ".midi"), "MIDI")
     with harvest(output, _TASKS, found, None, SECONDS_A_FILE, progress) as read:
-        parts = split_by(_pieces(read), seed=seed)
+        names, digests = zip(
+            *((read.files[n].name, read.digests[n]) for n in read.taken), strict=True
+        )
+        parts = split_by(pieces(names, digests), seed=seed)
         members = {
             split: [n for n, part in zip(read.taken, parts, strict=True) if part == split]
             for split in store.SPLITS
@@ -154,13 +157,6 @@ def prepare_notes(
     }
     made = summary(dataset, output, found=len(found), read=len(read.taken), skipped=read.skipped)
     return {**made, "classes": len(vocabulary), "unknown": unknown}
-
-
-def _pieces(read: Harvest) -> list[str]:
-    """For each file what names its piece: what a split is made by."""
-    titles = [re.sub(r"(\.\d+)?\.[^.]*$", "", read.files[n].name) for n in read.taken]
-    contents = [read.digests[n] for n in read.taken]
-    return [titles[n] for n in linked(len(titles), same(titles) + same(contents))]
 
 
 def _write_split(
@@ -210,21 +206,11 @@ def read_classes(path: PathLike, vocabulary: Sequence[str]) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: no reader can read it; says why.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a MIDI file")
-    item = (Path(path).read_bytes(), None)
-    ((_, result),) = workers.run("data_prep.notes:of_item", [item], SECONDS_A_FILE)
-    if isinstance(result, workers.Failed):
-        raise ValueError(f"{path}: not a readable MIDI file ({result.reason})")
+    result = read_one(path, _TASKS, None, SECONDS_A_FILE, "MIDI")
     classes = {token: n for n, token in enumerate(vocabulary)}
     pitches = classes.keys() >= {str(pitch) for pitch in range(128)}
     found = map(str, result[:, 1]) if pitches else tokens(result)
     return np.array([[classes.get(token, UNKNOWN)] for token in found], np.int32)
-
-
-def of_item(item: tuple[bytes, None]) -> np.ndarray:
-    """What a worker does with the content of one file."""
-    return by_mido(*item)
 
 
 def write_midi(

@@ -51,9 +51,7 @@ def same(labels: Sequence[Hashable]) -> list[tuple[int, int]]:
     >>> same("abab")
     [(0, 2), (1, 3)]
     """
-    first: dict[Hashable, int] = {}
-    pairs = [(first.setdefault(label, n), n) for n, label in enumerate(labels)]
-    return [(a, b) for a, b in pairs if a != b]
+    return sharing((label,) for label in labels)
 
 
 def sharing(labels: Iterable[Iterable[Hashable]]) -> list[tuple[int, int]]:

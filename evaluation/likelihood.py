@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgrnn.batches import Batch
-from cgrnn.layers import EnergyDensity
+from cgrnn.batches import Batch, Batches
 from cgrnn.models.recurrent import RecurrentModel
 from cgrnn.models.sequence import SequenceModel
 from evaluation.mean_partition import MeanLogPartition
@@ -59,6 +58,12 @@ class Likelihood:
 REPEATS = 2
 
 
+def _averages(score: Tensor, lengths: Tensor) -> tuple[float, float, Tensor]:
+    """Of frames end to end: the mean per frame, that per sequence, and each frame's share of it."""
+    share = torch.repeat_interleave(1.0 / (lengths.double() * len(lengths)), lengths)
+    return float(score.mean()), float((score * share).sum()), share
+
+
 @torch.no_grad()
 def exactly(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
     """Log-likelihood of a split under a model whose `scores` are exact.
@@ -73,11 +78,10 @@ def exactly(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
         found = model.scores(batch.frames, batch.lengths, inside, lambda density: None)
         scores.append(found.log_prob)
         lengths.append(batch.lengths - model.given_frames)
-    score, length = torch.cat(scores), torch.cat(lengths)
-    share = torch.repeat_interleave(1.0 / (length.double() * len(length)), length)
+    per_frame, per_sequence, _ = _averages(torch.cat(scores), torch.cat(lengths))
     return Likelihood(
-        float(score.mean()),
-        float((score * share).sum()),
+        per_frame,
+        per_sequence,
         0.0,
         "exact",
         "closed form",
@@ -88,7 +92,7 @@ def exactly(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
 @torch.no_grad()
 def by_paths(
     model: SequenceModel,
-    batches: Iterable[Batch],
+    batches: Batches,
     paths: int = 100,
     method: str = "filter",
     generator: torch.Generator | None = None,
@@ -106,7 +110,7 @@ def by_paths(
         method: "filter" or "paths": which of the bounds is quoted.
         generator: source of the draws.
         log_partition: gives `log Z` of an energy density.
-        progress: called with the sequences done and all of them.
+        progress: called with the batches done and all of them.
     """
     bounds = {"1 path": (1, "paths"), f"{paths} paths": (paths, "paths")}
     bounds["filter"] = (paths, "filter")
@@ -125,7 +129,7 @@ def by_paths(
             ]
             found[name].append(torch.stack(draws))
         lengths.append(batch.lengths - model.given_frames)
-        progress(sum(map(len, lengths)), 0)
+        progress(len(lengths), len(batches))
     length = torch.cat(lengths).double()
     totals = {name: torch.cat(parts, 1) for name, parts in found.items()}
     quoted = totals["filter" if method == "filter" else f"{paths} paths"]
@@ -168,27 +172,16 @@ def evaluate(
         say: called with a line about each stage.
         progress: called with the chain-levels done and those of the stage.
     """
+    if model.likelihood_kind == "exact":
+        return exactly(model, batches)
     scores, contexts, lengths = [], [], []
     for batch in batches:
         inside = model.scored(batch.lengths, batch.frames.shape[1])
         v, context = batch.frames[inside], model.contexts(batch.frames, generator)[0][inside]
-        density = model.layer(context)
-        energy_based = isinstance(density, EnergyDensity)
-        scores.append((-density.free_energy(v) if energy_based else density.log_prob(v)).double())
-        contexts.append(context if energy_based else context[:0])
+        scores.append(-model.layer(context).free_energy(v).double())
+        contexts.append(context)
         lengths.append(batch.lengths - model.given_frames)
-    score, length = torch.cat(scores), torch.cat(lengths)
-    share = torch.repeat_interleave(1.0 / (length.double() * len(length)), length)
-    per_frame, per_sequence = float(score.mean()), float((score * share).sum())
-    if not energy_based:
-        return Likelihood(
-            per_frame,
-            per_sequence,
-            0.0,
-            "exact",
-            "closed form",
-            first_frame_scored=not model.given_frames,
-        )
+    per_frame, per_sequence, share = _averages(torch.cat(scores), torch.cat(lengths))
     density = model.layer(torch.cat(contexts))
     mean = MeanLogPartition(density, share, chains, levels, target, generator, say, progress)
     return Likelihood(

@@ -132,7 +132,7 @@ def _likelihood(model: Any, batches: Any, options: Any, generator: Any) -> Any:
             return likelihood.evaluate(model, batches, *how, progress)
     if model.likelihood_kind == "exact":
         return likelihood.exactly(model, batches)
-    with bar(" sequences") as progress:
+    with bar(" batches") as progress:
         return likelihood.by_paths(
             model, batches, options.paths, options.method, generator, progress=progress
         )

@@ -299,6 +299,17 @@ def stacked(parts: list[Gaussian]) -> Gaussian:
     return Gaussian(*(torch.stack(fields, 1) for fields in zip(*parts, strict=True)))
 
 
+def selected(state: State, ancestors: Tensor) -> State:
+    """The state of paths that go on from others' places, `(paths, batch)`."""
+    return tuple(part.gather(0, ancestors[..., None].expand(part.shape)) for part in state)
+
+
+def resampled(state: State, weight: Tensor, generator: torch.Generator | None) -> State:
+    """Let every path go on from one drawn by the weights, `(paths, batch)`."""
+    drawn = torch.multinomial(weight.t(), len(weight), True, generator=generator)
+    return selected(state, drawn.t())
+
+
 class LatentWalk:
     """`samplers.particles.Walk` through a model with Gaussian latents.
 
@@ -342,9 +353,7 @@ class LatentWalk:
         return fit * (not given) + prior.log_prob(z) - posterior.log_prob(z)
 
     def select(self, ancestors: Tensor) -> None:
-        self.state = tuple(
-            part.gather(0, ancestors[..., None].expand(part.shape)) for part in self.state
-        )
+        self.state = selected(self.state, ancestors)
 
     def predict(self) -> Tensor:
         """Draw the next frame of each path, `(paths, batch, V)`, without going on."""
@@ -356,5 +365,4 @@ class LatentWalk:
     def filter_step(self) -> None:
         """Go on, and resample the paths by how well they explain the frame."""
         weight = self.step().softmax(0)
-        own = torch.multinomial(weight.t(), len(weight), True, generator=self.generator)
-        self.select(own.t())
+        self.state = resampled(self.state, weight, self.generator)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cgrnn.models.latent import Gaussian, Past, State
+from cgrnn.models.latent import Gaussian, Past, State, resampled
 from cgrnn.models.sequence import Estimate, Scores
 from cgrnn.models.vrnn import VRNN
 
@@ -144,11 +144,5 @@ class NASMC(VRNN):
             weight = log_weight.softmax(0)
             evidence = log_weight.logsumexp(0) - math.log(self.particles)
             found.append((evidence, (weight * log_p).sum(0), (weight * log_q).sum(0)))
-            state = _resampled(self.advance(emitted, z, own), weight, generator)
+            state = resampled(self.advance(emitted, z, own), weight, generator)
         return Sweep(*(torch.stack(part, 1) for part in zip(*found, strict=True)))
-
-
-def _resampled(state: State, weight: Tensor, generator: torch.Generator | None) -> State:
-    """Let every particle go on from one drawn by the weights, `(paths, batch)`."""
-    drawn = torch.multinomial(weight.t(), len(weight), True, generator=generator).t()
-    return tuple(part.gather(0, drawn[..., None].expand(part.shape)) for part in state)
