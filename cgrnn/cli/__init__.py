@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "train a model on a data set",
     "evaluate": "likelihood and accuracy of a trained model",
     "generate": "draw new music and write MIDI or WAV files",
+    "compare": "evaluated runs in one table",
+    "report": "a page of runs: table, figures, music",
     "plot": "figures of a run: pianoroll, curves, activations",
     "data": "look at data sets, listen to them, join them",
     "demo": "Bach chorales from data to music in some minutes",
