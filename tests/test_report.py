@@ -1,0 +1,148 @@
+"""The page of a report: nothing leaves it, everything in it shows and sounds."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.figure import Figure as Drawing
+
+from data_prep.midi import write_midi
+from evaluation.comparison import Cell, Table
+from evaluation.report import LARGE_SOUND, Figures, Picture, Piece, Section, page
+
+RATE = 11_025
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with a wide table, a figure, two lengths of sound and a score."""
+    folder = tmp_path_factory.mktemp("report")
+    drawing = Drawing(figsize=(9, 3))
+    drawing.subplots().plot([0, 1], [1, 0])
+    picture = folder / "curves.png"
+    drawing.savefig(picture, dpi=100)
+    sounds = []
+    for seconds in (0.5, 12.0):
+        sound = folder / f"{seconds}.wav"
+        soundfile.write(sound, np.sin(np.arange(int(seconds * RATE)) * 0.25) * 0.5, RATE)
+        sounds.append(sound)
+    assert sounds[0].stat().st_size < LARGE_SOUND < sounds[1].stat().st_size
+    score = folder / "piece.mid"
+    write_midi(score, np.eye(8, 12, dtype="uint8"), 2.0, 60)
+    cells = [Cell("≈ −5.75 ± 0.05", True), *(Cell("–") for _ in range(11))]
+    table = Table(["jsb, test", "audio, test"], [["nats per frame"] * 6] * 2, [("cgrnn", cells)])
+    run = Section(
+        "cgrnn",
+        "data-0-0",
+        facts=[("run", "runs/" + "long-name-without-a-break" * 8)],
+        pictures=[
+            Picture(picture, "Training", "Likelihood over epochs", "cgrnn plot curves runs/a")
+        ],
+        pieces=[Piece("One", sounds[0], score), Piece("Two", sounds[1])],
+        heard="cgrnn generate runs/a -o music",
+        tables=[Figures("In numbers", ["a", "b"], [["silence", "0", "1"]])],
+        missing=["Precision: binary frames have none"],
+    )
+    group = Section("jsb, test", "data-0", sections=[run])
+    file = folder / "report.html"
+    file.write_text(page("Runs <script>alert(1)</script>", table, [group], ["cgrnn report"]))
+    return file
+
+
+class _Elements(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_nothing_is_fetched_and_nothing_is_run(report: Path) -> None:
+    elements = _Elements(report.read_text()).found
+    addresses = [a[n] or "" for _, a in elements for n in ("src", "href") if n in a]
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert not [tag for tag, _ in elements if tag == "script"]
+    assert "&lt;script&gt;" in report.read_text()
+
+
+def test_readable_without_sight(report: Path) -> None:
+    elements = _Elements(report.read_text()).found
+    assert all(attributes.get("alt") for tag, attributes in elements if tag == "img")
+    assert all(attributes.get("aria-label") for tag, attributes in elements if tag == "audio")
+    levels = [int(tag[1]) for tag, _ in elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    names = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(names) == len(set(names))
+    links = {a["href"] for tag, a in elements if tag == "a" and str(a.get("href")).startswith("#")}
+    assert links <= {f"#{name}" for name in names}
+
+
+def test_contrast_is_that_of_wcag_aa(report: Path) -> None:
+    colours = dict(re.findall(r"--(\w+): #(\w{6})", report.read_text()))
+    for paper in ("paper", "tint"):
+        for ink in ("ink", "soft", "link"):
+            assert _contrast(colours[ink], colours[paper]) >= 4.5
+
+
+def _contrast(one: str, other: str) -> float:
+    """By the formula of WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)])
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", "--no-first-run"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=quiet)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser(report: Path, browser: Any, width: int) -> None:
+    tab = browser.new_page(viewport={"width": width, "height": 800})
+    complaints: list[str] = []
+    requests: list[str] = []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(report.as_uri())
+    assert tab.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    for sound in tab.query_selector_all("audio"):
+        sound.evaluate("async one => { one.muted = true; await one.play(); }")
+        tab.wait_for_function("one => one.currentTime > 0.05", arg=sound)
+        assert sound.evaluate("one => one.error === null && one.duration > 0.4")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "To the content"
+    tab.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [report.as_uri()]
