@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,9 +14,12 @@ from data_prep import store
 from data_prep.harvest import Progress, read_one
 from data_prep.midi_rolls import FASTEST, PITCHES, Drums, Request, check_rate
 from data_prep.midi_sets import SECONDS_A_FILE, TASKS, Cut, make, pieces
+from data_prep.playing import notes_of, voices_of
 from data_prep.splits import check_fractions, split_by
 
 TICKS_A_SECOND = FASTEST  # a power of two: every tick is an exact time, at 120 quarters a minute
+TEMPI = 4, 1000  # quarter notes a minute that a MIDI file can say, and that are music
+MOST_VOICES = 15  # channels, drums aside
 
 PathLike = str | os.PathLike[str]
 
@@ -25,6 +30,7 @@ def read_roll(
     lowest_pitch: int = 21,
     highest_pitch: int = 108,
     drums: Drums = "none",
+    frames_per_beat: float | None = None,
 ) -> np.ndarray:
     """The piano-roll of a MIDI file: (frames, keys) uint8, from time 0 to the last note's end.
 
@@ -39,13 +45,44 @@ def read_roll(
         highest_pitch: MIDI note of the last key; notes beyond either are left out.
         drums: 'none' leaves them out, 'only' takes nothing else, 'all' takes all; the drums' note
             numbers are pitches then.
+        frames_per_beat: frames a quarter note, whatever the tempo; in place of `frame_rate`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no reader can read it; says why.
     """
-    request = Request(frame_rate, None, lowest_pitch, highest_pitch, drums)
+    request = Request(frame_rate, frames_per_beat, lowest_pitch, highest_pitch, drums)
     return read_one(path, TASKS, request, SECONDS_A_FILE, "MIDI")
+
+
+class Meter(NamedTuple):
+    """How long the bars of a piece are.
+
+    Attributes:
+        quarters: quarter notes in a bar.
+        tempo: quarter notes a minute.
+    """
+
+    quarters: float
+    tempo: float
+
+
+def read_meter(path: PathLike) -> Meter:
+    """The first time signature and the first tempo that a MIDI file names; else 4/4, at 120.
+
+    It looks for the bytes of the two events, which nothing else in a file should look like, and
+    so needs no more of a damaged file than they.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    content = Path(path).read_bytes()
+    signature = re.search(rb"\xff\x58\x04(.)(.)", content, re.DOTALL)
+    tempo = re.search(rb"\xff\x51\x03(...)", content, re.DOTALL)
+    above, below = (signature[1][0], signature[2][0]) if signature else (4, 2)
+    quarters = 4.0 * above / 2**below
+    microseconds = int.from_bytes(tempo[1], "big") if tempo else 500_000
+    return Meter(quarters or 4.0, 6e7 / (microseconds or 500_000))
 
 
 def prepare_midi(
@@ -108,19 +145,26 @@ def write_midi(
     lowest_pitch: int = 21,
     velocity: int = 80,
     program: int = 0,
+    *,
+    tempo: float = 120.0,
+    restrike: bool = False,
+    voices: int = 1,
 ) -> None:
     """Write a piano-roll as a MIDI file; `read_roll` at the same rate gives it back.
 
-    A key that is on in consecutive frames becomes one note. A text event at the end keeps the
-    length of a roll that ends in silence, for readers that heed it.
+    A text event at the end keeps the length of a roll that ends in silence, for readers that heed
+    it.
 
     Args:
         path: file to make; an older one is replaced.
         roll: (frames, keys), on where above zero.
-        frame_rate: frames a second, up to 2048.
+        frame_rate: frames a second at 120 quarter notes a minute, up to 2048.
         lowest_pitch: MIDI note of key 0.
         velocity: of every note, 1 to 127.
         program: General MIDI instrument, 0 to 127.
+        tempo: quarter notes a minute, 4 to 1000. A quarter note keeps its frames.
+        restrike: strike a key anew in every frame, where else consecutive frames are one note.
+        voices: tracks that the roll is split into, 1 to 15, see `playing.voices_of`.
 
     Raises:
         ValueError: something is out of range; says which.
@@ -132,29 +176,28 @@ def write_midi(
     if roll.ndim != 2 or lowest_pitch < 0 or lowest_pitch + roll.shape[1] > PITCHES:
         shape = f"{roll.shape} from pitch {lowest_pitch}"
         raise ValueError(f"roll is {shape}; need (frames, keys) within pitches 0 to 127")
-    for name, value, low in (("velocity", velocity, 1), ("program", program, 0)):
-        if not low <= value <= 127:
-            raise ValueError(f"{name} is {value}; give {low} to 127")
-    file = pretty_midi.PrettyMIDI(resolution=TICKS_A_SECOND // 2, initial_tempo=120.0)
-    track = pretty_midi.Instrument(program)
-    for pitch, start, end in _runs(roll > 0):
-        times = (_first_tick(frame, frame_rate) for frame in (start, end))
-        track.notes.append(pretty_midi.Note(velocity, lowest_pitch + pitch, *times))
-    file.instruments.append(track)
-    file.text_events.append(pretty_midi.Text("end", _first_tick(len(roll), frame_rate)))
+    for name, value, low, high in (
+        ("velocity", velocity, 1, 127),
+        ("program", program, 0, 127),
+        ("tempo", tempo, *TEMPI),
+        ("voices", voices, 1, MOST_VOICES),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; give {low} to {high}")
+
+    def seconds(frame: int) -> float:
+        return _first_tick(frame, frame_rate) * (120.0 / tempo)
+
+    file = pretty_midi.PrettyMIDI(resolution=TICKS_A_SECOND // 2, initial_tempo=tempo)
+    for number, voice in enumerate(voices_of(roll, voices), start=1):
+        track = pretty_midi.Instrument(program, name=f"voice {number}" if voices > 1 else "")
+        for key, start, end in notes_of(voice, restrike).tolist():
+            note = pretty_midi.Note(velocity, lowest_pitch + key, seconds(start), seconds(end))
+            track.notes.append(note)
+        file.instruments.append(track)
+    file.text_events.append(pretty_midi.Text("end", seconds(len(roll))))
     with store.replacing(path) as temporary:
         file.write(str(temporary))
-
-
-def _runs(on: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(key, start, end) of each run of frames in which a key is on, in order of start."""
-    padded = np.zeros((len(on) + 2, on.shape[1]), dtype=np.int8)
-    padded[1:-1] = on
-    change = np.diff(padded, axis=0)
-    keys, starts = np.nonzero(change.T == 1)
-    _, ends = np.nonzero(change.T == -1)  # of each key in turn, as the starts are
-    for n in np.lexsort((keys, starts)):
-        yield int(keys[n]), int(starts[n]), int(ends[n])
 
 
 def _first_tick(frame: int, frame_rate: float) -> float:

@@ -16,13 +16,15 @@ move after it.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from cgrnn.layers.temperature import Tempered
 
 Latents = tuple[Tensor, ...]
 
@@ -51,7 +53,7 @@ def softplus_sum(logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class EnergyDensity(ABC):
+class EnergyDensity(Tempered):
     """Unnormalised density over a frame of `V` units with `H` hidden units.
 
     Args:
@@ -68,6 +70,8 @@ class EnergyDensity(ABC):
 
     # The fields that the context moves, which have the batch shape.
     contextual: ClassVar[tuple[str, ...]] = ("visible_bias", "hidden_bias")
+    # The fields that all frames share and that the energy is linear in.
+    shared: ClassVar[tuple[str, ...]] = ("weight",)
 
     @property
     def W(self) -> Tensor:
@@ -101,6 +105,11 @@ class EnergyDensity(ABC):
         mode in the order of its mass, where one along `annealed` follows the biases.
         """
         return replace(self, beta=self.beta * beta, visible_bias=self.visible_bias * beta)
+
+    def _at_temperature(self, temperature: float) -> Any:
+        """`exp(-E(v, latents)/T) / Z_T`: the parameters that the energy is linear in, over T."""
+        fields = (*self.contextual, *self.shared)
+        return replace(self, **{name: getattr(self, name) / temperature for name in fields})
 
     def flatten(self) -> Any:
         """The same densities with one batch dimension, `B = (batch_shape.numel(),)`."""

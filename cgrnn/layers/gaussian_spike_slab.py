@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class GaussianSpikeSlabRBMDensity(SpikeSlabDensity, GaussianEnergyDensity):
     """
 
     damping: Tensor
+
+    shared: ClassVar[tuple[str, ...]] = (*SpikeSlabDensity.shared, "damping")
 
     @property
     def phi(self) -> Tensor:

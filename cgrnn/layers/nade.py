@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -158,6 +159,14 @@ class NADEDensity(AutoregressiveDensity):
     def _draw_unit(self, parameters: Tensor, generator: torch.Generator | None) -> Tensor:
         return bernoulli(torch.sigmoid(parameters.squeeze(-1)), generator)
 
+    def _at_temperature(self, temperature: float) -> Any:
+        """The logit of every conditional over T; not `p(v)^(1/T) / Z_T`, which is no NADE."""
+        return replace(
+            self,
+            output_weight=self.output_weight / temperature,
+            output_bias=self.output_bias / temperature,
+        )
+
 
 class RNADEDensity(AutoregressiveDensity):
     """RNADE over a continuous frame: every conditional is a mixture of K Gaussians.
@@ -180,6 +189,20 @@ class RNADEDensity(AutoregressiveDensity):
         component = categorical(logits, generator).unsqueeze(-1)
         mean, raw = (field.gather(-1, component).squeeze(-1) for field in (mean, raw))
         return gaussian(mean, bounded_log_deviation(raw), generator)
+
+    def _at_temperature(self, temperature: float) -> Any:
+        """Log-weights of every conditional over T, its variances, above their floor, times T; not
+        `p(v)^(1/T) / Z_T`, whose conditionals are no mixtures."""
+
+        def scaled(parameters: Tensor, wider: float = 0.0) -> Tensor:
+            logits, mean, raw = parameters.chunk(3, -1)
+            return torch.cat([logits / temperature, mean, raw + wider], -1)
+
+        return replace(
+            self,
+            output_weight=scaled(self.output_weight),
+            output_bias=scaled(self.output_bias, 0.5 * math.log(temperature)),
+        )
 
 
 class NADE(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class SpikeSlabDensity(EnergyDensity):
 
     alpha: Tensor
     mu: Tensor
+
+    shared: ClassVar[tuple[str, ...]] = (*EnergyDensity.shared, "alpha")
 
     def tempered(self, beta: float) -> Any:
         # The energy holds W twice once the slabs are summed out, so that its root is what scales.

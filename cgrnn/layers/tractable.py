@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cgrnn.layers.energy import bernoulli
+from cgrnn.layers.temperature import Tempered
 
 MIN_DEVIATION = 1e-4
 """Least standard deviation of a Gaussian, in units of the frame.
@@ -93,7 +95,7 @@ def categorical(logits: Tensor, generator: torch.Generator | None = None) -> Ten
     return (logits - exponential.log()).argmax(-1)
 
 
-class TractableDensity(ABC):
+class TractableDensity(Tempered):
     """Normalised density over a frame of `V` units: a plain object with a batch shape `(*B,)`.
 
     Frames may carry further leading (sample) dimensions, `(*S, *B, V)`. A density whose mean has a
@@ -158,6 +160,10 @@ class IndependentBernoulliDensity(TractableDensity):
     def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         return bernoulli(self.mean.expand(*shape, *self.mean.shape), generator)
 
+    def _at_temperature(self, temperature: float) -> Any:
+        """`p(v)^(1/T) / Z_T`: the logits over T."""
+        return replace(self, logits=self.logits / temperature)
+
 
 class IndependentBernoulli(nn.Module):
     """Head of the plain RNN: independent Bernoulli units, their logits affine in the context.
@@ -214,6 +220,10 @@ class IndependentGaussianDensity(TractableDensity):
     @torch.no_grad()
     def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         return gaussian(self.mean.expand(*shape, *self.mean.shape), self.log_deviation, generator)
+
+    def _at_temperature(self, temperature: float) -> Any:
+        """`p(v)^(1/T) / Z_T`: variances times T."""
+        return replace(self, log_deviation=self.log_deviation + 0.5 * math.log(temperature))
 
 
 class IndependentGaussian(nn.Module):
@@ -293,6 +303,14 @@ class GaussianMixtureDensity(TractableDensity):
             for field in (self.means, self.log_deviations)
         )
         return gaussian(mean, deviation, generator)
+
+    def _at_temperature(self, temperature: float) -> Any:
+        """Log-weights over T and variances times T; not `p(v)^(1/T) / Z_T`, which is no mixture."""
+        return replace(
+            self,
+            logits=self.logits / temperature,
+            log_deviations=self.log_deviations + 0.5 * math.log(temperature),
+        )
 
 
 class GaussianMixture(nn.Module):

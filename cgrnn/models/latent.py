@@ -287,7 +287,7 @@ class LatentModel(SequenceModel):
             before = self.past(blank, None, memory, online=True)[0].before[:, 0]
             z = self.prior(state, before).sample(generator)
             context, state = self.emit(state, z, before)
-            v = self.layer(context).sample((), generator)
+            v = self.layer(context).at_temperature(self.temperature).sample((), generator)
             past, memory = self.past(v.unsqueeze(1), None, memory, online=True)
             state = self.advance(state, z, past.own[:, 0])
             made.append(v.unsqueeze(1))

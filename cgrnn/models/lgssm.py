@@ -227,7 +227,8 @@ class LGSSM(SequenceModel):
         for n in range(frames_to_make):
             if primed or n:
                 z = _noisy(z @ self.transition.t(), self.process_deviation.diag(), generator)
-            v = _noisy(self.emit(z), self.visible_deviation.diag(), generator)
+            deviation = self.visible_deviation * math.sqrt(self.temperature)
+            v = _noisy(self.emit(z), deviation.diag(), generator)
             made.append(v.unsqueeze(1))
         return torch.cat(made, 1)
 

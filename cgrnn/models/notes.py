@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -80,6 +80,10 @@ class CategoricalDensity(NoteDensity):
         drawn = categorical(self.logits.expand(*shape, *self.logits.shape), generator)
         return drawn.unsqueeze(-1).to(self.logits.dtype)
 
+    def _at_temperature(self, temperature: float) -> Any:
+        """`p(k)^(1/T) / Z_T`: the logits over T."""
+        return replace(self, logits=self.logits / temperature)
+
 
 @dataclass(frozen=True, eq=False)
 class RoundedGaussianDensity(NoteDensity):
@@ -125,6 +129,10 @@ class RoundedGaussianDensity(NoteDensity):
 
     def _rounded(self, v: Tensor) -> Tensor:
         return v.round().clamp(0, self.classes - 1)
+
+    def _at_temperature(self, temperature: float) -> Any:
+        """The variance of the Gaussian that is rounded times T."""
+        return replace(self, log_deviation=self.log_deviation + 0.5 * math.log(temperature))
 
 
 class Categorical(nn.Module):
@@ -362,7 +370,8 @@ class NoteRNN(SequenceModel):
         made = self._primed(frames_to_make, batch, prime)
         for _ in range(frames_to_make):
             window = self.windows(made[:, -self.window :])[:, -1]
-            v = self.layer(self.summaries(window)).sample((), generator)
+            density = self.layer(self.summaries(window)).at_temperature(self.temperature)
+            v = density.sample((), generator)
             made = torch.cat([made, v.unsqueeze(1)], 1)
         return made
 

@@ -258,7 +258,7 @@ class RecurrentModel(SequenceModel):
         if frames.shape[1]:
             _, state = self.contexts(frames, generator, state)
         for _ in range(frames_to_make):
-            density = self.layer(self.transition.context(state))
+            density = self.layer(self.transition.context(state)).at_temperature(self.temperature)
             v = self._sample(density, (), generator).unsqueeze(1)
             made.append(v)
             _, state = self.contexts(v, generator, state)

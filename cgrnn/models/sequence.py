@@ -61,6 +61,8 @@ class SequenceModel(nn.Module, ABC):
         visible_dim: V.
         layer: the frame density given a context.
         sweeps: Gibbs sweeps to draw a frame of an energy density, 200 unless set.
+        temperature: at which `generate` draws frames; 1, the model's own, unless set. Latents with
+            a prior of their own are drawn from it as it is.
         given_frames: how many first frames of each sequence are not scored, nor trained on: they
             are what the rest is told of (the data set says).
         kl_weight: weight of the KL divergence in the loss, which training raises to 1; None where
@@ -73,6 +75,7 @@ class SequenceModel(nn.Module, ABC):
     """Kinds of frames that the model is for."""
     layer: Any
     sweeps: int = SWEEPS
+    temperature: float = 1.0
     given_frames: int = 0
     kl_weight: float | None = None
 
