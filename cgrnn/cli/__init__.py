@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "a page of runs: table, figures, music",
     "plot": "figures of a run: pianoroll, curves, activations",
     "data": "look at data sets, listen to them, join them",
+    "sweep": "train a model for each point of a grid of options",
     "demo": "Bach chorales from data to music in some minutes",
     "models": "list the models",
 }

@@ -168,6 +168,18 @@ class LatentModel(SequenceModel):
         self.monitored = {"kl": divergence.detach(), "kl_weight": weight}
         return weight
 
+    def sources(
+        self, number: int, state: State, before: Tensor, seen: Tensor
+    ) -> tuple[Gaussian, Gaussian]:
+        """The prior of the latents of a frame, and what they are drawn from, having seen it.
+
+        That is the posterior; the prior at frames that are given, since no likelihood pays there.
+        """
+        prior = self.prior(state, before)
+        if number < self.given_frames:
+            return prior, prior
+        return prior, self.posterior(state, before, seen, prior)
+
     def bound(
         self, frames: Tensor, lengths: Tensor | None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -178,10 +190,7 @@ class LatentModel(SequenceModel):
         for n, (before, seen, own) in enumerate(
             zip(*(part.unbind(1) for part in past), strict=True)
         ):
-            prior = self.prior(state, before)
-            # No likelihood pays for a posterior at frames that are given.
-            given = n < self.given_frames
-            posterior = prior if given else self.posterior(state, before, seen, prior)
+            prior, posterior = self.sources(n, state, before, seen)
             z = posterior.sample(generator)
             context, state = self.emit(state, z, before)
             state = self.advance(state, z, own)
@@ -259,8 +268,10 @@ class LatentModel(SequenceModel):
         """Means of the posterior, each given draws of the earlier latents, `(batch, frames, Z)`."""
         past, _ = self.past(frames, lengths)
         state, means = self.start(frames.shape[:1]), []
-        for before, seen, own in zip(*(part.unbind(1) for part in past), strict=True):
-            posterior = self.posterior(state, before, seen, self.prior(state, before))
+        for n, (before, seen, own) in enumerate(
+            zip(*(part.unbind(1) for part in past), strict=True)
+        ):
+            _, posterior = self.sources(n, state, before, seen)
             z = posterior.sample(generator)
             state = self.advance(self.emit(state, z, before)[1], z, own)
             means.append(posterior.mean)
@@ -278,8 +289,10 @@ class LatentModel(SequenceModel):
         state, memory = self.start((batch,)), None
         if made[0].shape[1]:
             past, memory = self.past(made[0], online=True)
-            for before, seen, own in zip(*(part.unbind(1) for part in past), strict=True):
-                z = self.posterior(state, before, seen, self.prior(state, before)).sample(generator)
+            for n, (before, seen, own) in enumerate(
+                zip(*(part.unbind(1) for part in past), strict=True)
+            ):
+                z = self.sources(n, state, before, seen)[1].sample(generator)
                 state = self.advance(self.emit(state, z, before)[1], z, own)
         for _ in range(frames_to_make):
             # What comes before a frame does not depend on the frame: a blank one stands for it.
@@ -342,15 +355,14 @@ class LatentWalk:
     @torch.no_grad()
     def step(self) -> Tensor:
         before, seen, own = map(self._at, self.past)
-        prior = self.model.prior(self.state, before)
-        given = self.number < self.model.given_frames
-        posterior = prior if given else self.model.posterior(self.state, before, seen, prior)
+        prior, posterior = self.model.sources(self.number, self.state, before, seen)
         z = posterior.sample(self.generator)
         context, state = self.model.emit(self.state, z, before)
         fit = self.model.layer(context).log_prob(self._at(self.frames))
         self.state = self.model.advance(state, z, own)
         self.number += 1
-        return fit * (not given) + prior.log_prob(z) - posterior.log_prob(z)
+        scored = self.number > self.model.given_frames
+        return fit * scored + prior.log_prob(z) - posterior.log_prob(z)
 
     def select(self, ancestors: Tensor) -> None:
         self.state = selected(self.state, ancestors)

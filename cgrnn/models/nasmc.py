@@ -133,12 +133,10 @@ class NASMC(VRNN):
             zip(frames.unbind(1), *(part.unbind(1) for part in past), strict=True)
         ):
             before, seen, own = (part.expand(*shape, -1) for part in parts)
-            prior = self.prior(state, before)
-            given = n < self.given_frames
-            proposal = prior if given else self.posterior(state, before, seen, prior)
+            prior, proposal = self.sources(n, state, before, seen)
             z = proposal.sample(generator).detach()
             context, emitted = self.emit(state, z, before)
-            fit = self.layer(context).log_prob(v.expand(*shape, -1)) * (not given)
+            fit = self.layer(context).log_prob(v.expand(*shape, -1)) * (n >= self.given_frames)
             log_p, log_q = fit + prior.log_prob(z), proposal.log_prob(z)
             log_weight = (log_p - log_q).detach()
             weight = log_weight.softmax(0)
