@@ -21,6 +21,7 @@ COLUMNS = (
 )
 
 SPREAD_ALLOWED = 1.0  # deviation of the log-weights beyond which few chains find log Z too low
+KINDS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
 KL_NEEDED = 0.01  # nats a frame below which latents tell next to nothing
 
 
@@ -32,10 +33,11 @@ class History(pl.Callback):
     Args:
         path: the file to write.
         say: called with a line about each validation.
+        kind: of the model's likelihood.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self.path, self.say = path, say
+    def __init__(self, path: Path, say: Callable[[str], None], kind: str) -> None:
+        self.path, self.say, self.kind = path, say, kind
         self.rows: list[dict[str, float]] = []
 
     @property
@@ -78,16 +80,16 @@ class History(pl.Callback):
     def _line(self) -> str:
         row = self.rows[-1]
         spread = row.get("valid_log_weight_std")
-        quality = ""
+        quality = KINDS[self.kind]
         if "kl" in row:
             vanished = ": VANISHED, the latents tell nothing" if row["kl"] < KL_NEEDED else ""
-            quality = f" (≥, KL {row['kl']:.3f} at weight {row['kl_weight']:.2f}{vanished})"
+            quality += f", KL {row['kl']:.3f} at weight {row['kl_weight']:.2f}{vanished}"
         if spread is not None:
             flatters = ": it flatters" if spread > SPREAD_ALLOWED else ""
-            quality = f" (≈, short AIS, deviation of log-weights {spread:.2f}{flatters})"
+            quality = f"≈, short AIS, deviation of log-weights {spread:.2f}{flatters}"
         return (
             f"epoch {row['epoch']:4.0f}  {row['seconds'] / 60:5.1f} min  validation "
-            f"{row['valid_log_likelihood']:.3f} nats a frame{quality}"
+            f"{row['valid_log_likelihood']:.3f} nats a frame ({quality})"
         )
 
     def _write(self) -> None:

@@ -294,7 +294,7 @@ def fit(
         `epochs`, `best_epoch`, `valid` (best validation log-likelihood, nats a frame), `seconds`.
     """
     options, folder = training.options, run / "checkpoints"
-    history = History(run / "metrics.csv", say)
+    history = History(run / "metrics.csv", say, training.model.likelihood_kind)
     best = _Checkpoint(folder, "best", MONITOR, mode="max", enable_version_counter=False)
     last = _Checkpoint(
         folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False

@@ -17,19 +17,20 @@ Sequences = Iterable[np.ndarray]
 
 @dataclass(frozen=True)
 class Floor:
-    """Exact test log-likelihood of a counted model, nats, first frames included."""
+    """Exact test log-likelihood of a counted model, in nats."""
 
     name: str
     per_frame: float
     per_sequence: float
 
 
-def independent(train: Sequences, test: Sequences) -> Floor:
+def independent(train: Sequences, test: Sequences, given: int = 0) -> Floor:
     """Every key on with its frequency in the training frames, whatever the past.
 
     Args:
         train: what to count.
         test: what to score.
+        given: how many first frames of each sequence are told, not scored.
 
     Example:
         >>> roll = np.array([[1], [0]])
@@ -41,10 +42,10 @@ def independent(train: Sequences, test: Sequences) -> Floor:
         on, frames = on + roll.sum(axis=0, dtype=np.float64), frames + len(roll)
     p = (on + 1) / (frames + 2)
     scores = [_bernoulli(roll, p) for roll in test]
-    return _averages("independent Bernoulli", scores)
+    return _averages("independent Bernoulli", scores, given)
 
 
-def markov(train: Sequences, test: Sequences) -> Floor:
+def markov(train: Sequences, test: Sequences, given: int = 0) -> Floor:
     """Every key a two-state Markov chain; a first frame by the frequencies of first frames.
 
     Args: those of `independent`.
@@ -63,10 +64,10 @@ def markov(train: Sequences, test: Sequences) -> Floor:
         _bernoulli(roll, np.concatenate([start[None], np.where(roll[:-1] > 0, on, off)]))
         for roll in test
     ]
-    return _averages("Markov chain per key", scores)
+    return _averages("Markov chain per key", scores, given)
 
 
-def gaussian(train: Sequences, test: Sequences) -> Floor:
+def gaussian(train: Sequences, test: Sequences, given: int = 0) -> Floor:
     """Every unit Gaussian with its mean and deviation over the training frames, whatever the past.
 
     Args: those of `independent`, over continuous frames.
@@ -87,10 +88,10 @@ def gaussian(train: Sequences, test: Sequences) -> Floor:
         -0.5 * (np.log(2 * np.pi * variance) + (block - mean) ** 2 / variance).sum(axis=-1)
         for block in test
     ]
-    return _averages("independent Gaussian", scores)
+    return _averages("independent Gaussian", scores, given)
 
 
-def frequencies(train: Sequences, test: Sequences) -> Floor:
+def frequencies(train: Sequences, test: Sequences, given: int = 0) -> Floor:
     """Every note or chord with its frequency in training, whatever the past.
 
     Args: those of `independent`, over sequences `(length, 1)` of classes.
@@ -105,13 +106,16 @@ def frequencies(train: Sequences, test: Sequences) -> Floor:
     for notes in train:
         count += np.bincount(notes.ravel().astype(int), minlength=len(count))
     log_p = np.log(count + 1) - np.log((count + 1).sum())
-    return _averages("note frequencies", [log_p[notes.ravel().astype(int)] for notes in test])
+    return _averages(
+        "note frequencies", [log_p[notes.ravel().astype(int)] for notes in test], given
+    )
 
 
 def _bernoulli(v: np.ndarray, p: np.ndarray) -> np.ndarray:
     return np.where(v > 0, np.log(p), np.log1p(-p)).sum(axis=-1)
 
 
-def _averages(name: str, scores: list[np.ndarray]) -> Floor:
+def _averages(name: str, scores: list[np.ndarray], given: int) -> Floor:
+    scores = [score[given:] for score in scores if len(score) > given]
     per_sequence = float(np.mean([score.mean() for score in scores]))
     return Floor(name, float(np.concatenate(scores).mean()), per_sequence)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgrnn.batches import Batch, Batches
 from cgrnn.models.recurrent import RecurrentModel
 from cgrnn.models.sequence import SequenceModel
+from evaluation.blocks import BatchList, Blocks, blocks_of
 from evaluation.mean_partition import MeanLogPartition
 from samplers import particles
 
@@ -65,20 +65,28 @@ def _averages(score: Tensor, lengths: Tensor) -> tuple[float, float, Tensor]:
 
 
 @torch.no_grad()
-def exactly(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
+def exactly(
+    model: SequenceModel,
+    batches: BatchList,
+    generator: torch.Generator | Blocks | None = None,
+) -> Likelihood:
     """Log-likelihood of a split under a model whose `scores` are exact.
 
     Args:
         model: in evaluation mode.
         batches: the split.
+        generator: the blocks in which the work is done; nothing is drawn.
     """
-    scores, lengths = [], []
-    for batch in batches:
+    blocks = blocks_of(generator, model)
+
+    def one(number: int, _: torch.Generator) -> dict[str, Tensor]:
+        batch = batches[number].to(blocks.device)
         inside = model.scored(batch.lengths, batch.frames.shape[1])
         found = model.scores(batch.frames, batch.lengths, inside, lambda density: None)
-        scores.append(found.log_prob)
-        lengths.append(batch.lengths - model.given_frames)
-    per_frame, per_sequence, _ = _averages(torch.cat(scores), torch.cat(lengths))
+        return {"score": found.log_prob, "length": batch.lengths - model.given_frames}
+
+    found = blocks.run("likelihood", range(len(batches)), one)
+    per_frame, per_sequence, _ = _averages(_joined(found, "score"), _joined(found, "length"))
     return Likelihood(
         per_frame,
         per_sequence,
@@ -92,12 +100,11 @@ def exactly(model: SequenceModel, batches: Iterable[Batch]) -> Likelihood:
 @torch.no_grad()
 def by_paths(
     model: SequenceModel,
-    batches: Batches,
+    batches: BatchList,
     paths: int = 100,
     method: str = "filter",
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Blocks | None = None,
     log_partition: Callable[[Any], Tensor] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Likelihood:
     """Lower bounds of the log-likelihood by paths of latents (`samplers.particles`).
 
@@ -108,30 +115,29 @@ def by_paths(
         batches: the split.
         paths: for each sequence.
         method: "filter" or "paths": which of the bounds is quoted.
-        generator: source of the draws.
+        generator: source of the draws, or the blocks in which the work is done.
         log_partition: gives `log Z` of an energy density.
-        progress: called with the batches done and all of them.
     """
+    blocks = blocks_of(generator, model)
     bounds = {"1 path": (1, "paths"), f"{paths} paths": (paths, "paths")}
     bounds["filter"] = (paths, "filter")
-    found: dict[str, list[Tensor]] = {name: [] for name in bounds}
-    lengths: list[Tensor] = []
-    for batch in batches:
-        for name, (count, how) in bounds.items():
-            draws = [
-                particles.log_likelihood(
-                    model.walk(batch.frames, batch.lengths, count, generator, log_partition),
-                    batch.lengths,
-                    how,
-                    generator,
-                )
-                for _ in range(REPEATS)
-            ]
-            found[name].append(torch.stack(draws))
-        lengths.append(batch.lengths - model.given_frames)
-        progress(len(lengths), len(batches))
-    length = torch.cat(lengths).double()
-    totals = {name: torch.cat(parts, 1) for name, parts in found.items()}
+
+    def one(number: int, own: torch.Generator) -> dict[str, Tensor]:
+        batch = batches[number].to(blocks.device)
+
+        def draw(count: int, how: str) -> Tensor:
+            walk = model.walk(batch.frames, batch.lengths, count, own, log_partition)
+            return particles.log_likelihood(walk, batch.lengths, how, own)
+
+        found = {
+            name: torch.stack([draw(count, how) for _ in range(REPEATS)])
+            for name, (count, how) in bounds.items()
+        }
+        return {**found, "length": batch.lengths - model.given_frames}
+
+    parts = blocks.run("likelihood", range(len(batches)), one)
+    length = _joined(parts, "length").double()
+    totals = {name: _joined(parts, name, 1) for name in bounds}
     quoted = totals["filter" if method == "filter" else f"{paths} paths"]
     frames = length.sum()
     return Likelihood(
@@ -149,13 +155,12 @@ def by_paths(
 @torch.no_grad()
 def evaluate(
     model: RecurrentModel,
-    batches: Iterable[Batch],
+    batches: BatchList,
     chains: int = 20,
     levels: int | None = None,
     target: float = 0.05,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Blocks | None = None,
     say: Callable[[str], None] = lambda line: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Likelihood:
     """Log-likelihood of every frame given the frames before it, averaged over a split.
 
@@ -168,22 +173,23 @@ def evaluate(
         chains: chains of the long annealing.
         levels: its levels; None doubles them until doubling moves the figure by less than 0.05.
         target: standard error at which to stop, nats a frame.
-        generator: source of the draws.
+        generator: source of the draws, or the blocks in which the work is done.
         say: called with a line about each stage.
-        progress: called with the chain-levels done and those of the stage.
     """
+    blocks = blocks_of(generator, model)
     if model.likelihood_kind == "exact":
-        return exactly(model, batches)
+        return exactly(model, batches, blocks)
     scores, contexts, lengths = [], [], []
-    for batch in batches:
+    for number in range(len(batches)):  # soon done, and too large to be kept
+        batch, own = batches[number].to(blocks.device), blocks.generator("contexts", number)
         inside = model.scored(batch.lengths, batch.frames.shape[1])
-        v, context = batch.frames[inside], model.contexts(batch.frames, generator)[0][inside]
-        scores.append(-model.layer(context).free_energy(v).double())
+        v, context = batch.frames[inside], model.contexts(batch.frames, own)[0][inside]
+        scores.append(-model.layer(context).free_energy(v).double().cpu())
         contexts.append(context)
-        lengths.append(batch.lengths - model.given_frames)
+        lengths.append(batch.lengths.cpu() - model.given_frames)
     per_frame, per_sequence, share = _averages(torch.cat(scores), torch.cat(lengths))
     density = model.layer(torch.cat(contexts))
-    mean = MeanLogPartition(density, share, chains, levels, target, generator, say, progress)
+    mean = MeanLogPartition(density, share, chains, levels, target, blocks, say)
     return Likelihood(
         per_frame - mean.per_frame,
         per_sequence - mean.per_sequence,
@@ -200,3 +206,7 @@ def evaluate(
         warnings=mean.warnings(),
         first_frame_scored=not model.given_frames,
     )
+
+
+def _joined(parts: list[dict[str, Any]], name: str, dim: int = 0) -> Tensor:
+    return torch.cat([part[name] for part in parts], dim)

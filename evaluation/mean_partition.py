@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evaluation import ais
-from evaluation.result import LogPartition
+from evaluation.blocks import Blocks
 from samplers import draw
 
 PILOT_FRAMES, PILOT_CHAINS = 100, 20
@@ -20,6 +20,8 @@ DRIFT_ALLOWED = 0.05
 COLLAPSED_ALLOWED = 0.1
 _FIRST_LEVELS, _LAST_LEVELS = 250, 16_000
 _SHORT_CHAINS = (2, 4, 8, 16, 32)
+# Chain-levels of a block: some ten seconds of work, of which placing the levels takes 3 %.
+_BLOCK = {"cpu": 3_000_000, "cuda": 200_000_000}
 
 
 class Gap(NamedTuple):
@@ -36,16 +38,29 @@ class Gap(NamedTuple):
         return cls(float(difference.mean()), error)
 
 
+class _Annealed(NamedTuple):
+    """Estimates of some frames: those of `LogPartition`, `(n,)` each."""
+
+    log_z: Tensor
+    stderr: Tensor
+    ess: Tensor
+
+    @property
+    def corrected(self) -> Tensor:
+        """`log Ẑ` without its bias: the log of a mean is low by half its relative variance."""
+        return self.log_z + 0.5 * self.stderr**2
+
+
 class _Pilot(NamedTuple):
     """What annealing the pilot frames at some levels found."""
 
     levels: int
-    estimate: LogPartition
+    estimate: _Annealed
 
     @property
     def variance(self) -> float:
         """Of `log Ẑ` from a single chain, were it small: the relative variance of the weights."""
-        return float((self.estimate.stderr**2).mean()) * len(self.estimate.log_weights)
+        return float((self.estimate.stderr**2).mean()) * PILOT_CHAINS
 
 
 class _Short(NamedTuple):
@@ -82,9 +97,8 @@ class MeanLogPartition:
         chains: chains of the long annealing.
         levels: its levels; None lets them double until they suffice.
         target: standard error of the mean at which to stop, nats.
-        generator: source of the draws.
+        blocks: how the work is done; its progress is told in chain-levels.
         say: called with a line about each stage.
-        progress: called with the chain-levels done and those of the stage.
 
     Attributes:
         levels: of the long annealing.
@@ -100,21 +114,22 @@ class MeanLogPartition:
         chains: int,
         levels: int | None,
         target: float,
-        generator: torch.Generator | None = None,
+        blocks: Blocks,
         say: Callable[[str], None] = lambda line: None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.density, self.share, self.chains = density, share, chains
-        self.generator, self.say, self.progress = generator, say, progress
+        self.blocks, self.say = blocks, say
         self.total, self.chain_levels = density.batch_shape[0], 0
-        self.order = torch.randperm(self.total, generator=generator)
+        random = blocks.generator("order")
+        self.order = torch.randperm(self.total, generator=random, device=blocks.device).cpu()
         pilots = self._settle(levels)
         self.levels = pilots[-1].levels
         plan = self._plan(pilots, target)
         self.short = torch.zeros(self.total, dtype=torch.float64)
         if plan.needed < self.total:
             say(f"{plan.chains} chains × {plan.levels} levels on all {self.total} frames")
-            self.short = _corrected(self._anneal(slice(None), plan.chains, plan.levels))
+            everything = torch.arange(self.total)
+            self.short = self._anneal("short", everything, plan.chains, plan.levels).corrected
         self.long, self.stderrs, self.ess = (torch.empty(0, dtype=torch.float64) for _ in range(3))
         while len(self.long) < self.total and (len(self.long) == 0 or self.stderr > target):
             self._lengthen(plan, target)
@@ -180,7 +195,7 @@ class MeanLogPartition:
             before = pilots[-1]
             pilots.append(self._pilot(wanted.pop() if wanted else 2 * before.levels))
             found = pilots[-1].estimate
-            self.drift = Gap.between(_corrected(found), _corrected(before.estimate))
+            self.drift = Gap.between(found.corrected, before.estimate.corrected)
             self.say(
                 f"{pilots[-1].levels} levels on {found.log_z.numel()} frames: mean log Z rises by "
                 f"{self.drift.mean:.3f} ± {self.drift.error:.3f} over {before.levels}"
@@ -190,14 +205,15 @@ class MeanLogPartition:
                 return pilots
 
     def _pilot(self, levels: int) -> _Pilot:
-        return _Pilot(levels, self._anneal(self.order[:PILOT_FRAMES], PILOT_CHAINS, levels))
+        name, chosen = f"pilot-{levels}", self.order[:PILOT_FRAMES]
+        return _Pilot(levels, self._anneal(name, chosen, PILOT_CHAINS, levels))
 
     def _plan(self, pilots: list[_Pilot], target: float) -> _Short:
         """The cheapest way to the target that the pilot's variances promise."""
         last = pilots[-1]
         best = _Short(0, 0, self.total, float(self.total * self.chains * self.levels))
         for pilot in pilots:
-            moved = _corrected(last.estimate) - _corrected(pilot.estimate)
+            moved = last.estimate.corrected - pilot.estimate.corrected
             noise = (pilot.variance + last.variance) / PILOT_CHAINS if pilot is not last else 0.0
             between = max(0.0, float(moved.var()) - noise) if len(moved) > 1 else 0.0
             for chains in _SHORT_CHAINS:
@@ -218,8 +234,8 @@ class MeanLogPartition:
         done = len(self.long)
         needed = int(done * (self.stderr / target) ** 2) if done else plan.needed
         end = min(self.total, max(needed, done + max(LEAST_FRAMES, done // 5)))
-        found = self._anneal(self.order[done:end], self.chains, self.levels)
-        self.long = torch.cat([self.long, _corrected(found)])
+        found = self._anneal(f"long-{done}", self.order[done:end], self.chains, self.levels)
+        self.long = torch.cat([self.long, found.corrected])
         self.stderrs = torch.cat([self.stderrs, found.stderr])
         self.ess = torch.cat([self.ess, found.ess])
         self.say(
@@ -229,30 +245,48 @@ class MeanLogPartition:
 
     def _reverse(self) -> Gap:
         chosen = self.order[:LEAST_FRAMES]
-        density = self.density[chosen]
-        samples = draw(density, (PILOT_CHAINS,), REVERSE_SWEEPS, self.generator)
-        self.chain_levels += len(chosen) * PILOT_CHAINS * (REVERSE_SWEEPS + self.levels)
-        found = ais.reverse_log_partition(density, samples, self.levels, self.generator)
-        gap = Gap.between(found.log_z, self.long[:LEAST_FRAMES])
+
+        def one(frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+            density = self.density[frames]
+            samples = draw(density, (PILOT_CHAINS,), REVERSE_SWEEPS, generator)
+            self.blocks.advance(len(frames) * PILOT_CHAINS * REVERSE_SWEEPS)
+            found = ais.reverse_log_partition(
+                density, samples, self.levels, generator, progress=self.blocks.advance
+            )
+            return {"log_z": found.log_z}
+
+        parts = self._run("reverse", chosen, PILOT_CHAINS * (REVERSE_SWEEPS + self.levels), one)
+        gap = Gap.between(_joined(parts, "log_z"), self.long[:LEAST_FRAMES])
         self.say(
             f"annealing in reverse on {len(chosen)} frames: log Z above by {gap.mean:.3f} "
             f"± {gap.error:.3f}"
         )
         return gap
 
-    def _anneal(self, chosen: Any, chains: int, levels: int) -> LogPartition:
-        density = self.density[chosen]
-        done, total = 0, density.batch_shape[0] * chains * levels
-        self.chain_levels += total
+    def _anneal(self, name: str, chosen: Tensor, chains: int, levels: int) -> _Annealed:
+        def one(frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+            found = ais.log_partition(
+                self.density[frames], chains, levels, generator, progress=self.blocks.advance
+            )
+            return {"log_z": found.log_z, "stderr": found.stderr, "ess": found.ess}
 
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.progress(done, total)
+        parts = self._run(name, chosen, chains * levels, one)
+        return _Annealed(*(_joined(parts, field) for field in _Annealed._fields))
 
-        return ais.log_partition(density, chains, levels, self.generator, progress=advance)
+    def _run(
+        self,
+        name: str,
+        chosen: Tensor,
+        cost: int,
+        function: Callable[[Tensor, torch.Generator], dict[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """Do something to frames that cost so many chain-levels each."""
+        spent = len(chosen) * cost
+        self.chain_levels += spent
+        count = min(len(chosen), max(1, round(spent / _BLOCK[self.blocks.device.type])))
+        parts = chosen.tensor_split(count)
+        return self.blocks.run(name, parts, function, [len(part) * cost for part in parts])
 
 
-def _corrected(estimate: LogPartition) -> Tensor:
-    """`log Ẑ` with its bias taken off: the log of a mean is low by half its relative variance."""
-    return estimate.log_z + 0.5 * estimate.stderr**2
+def _joined(parts: list[dict[str, Any]], name: str) -> Tensor:
+    return torch.cat([part[name] for part in parts])

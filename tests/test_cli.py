@@ -154,7 +154,7 @@ TRAIN = "train --data data.h5 -o new"
         ("plot bogus run", ["pianoroll, curves, activations", "got bogus"]),
         ("plot activations run --data wide.h5", ["wide.h5", "7 units", "prepare"]),
         ("plot pianoroll run --index 2", ["--index", "0 to 1"]),
-        ("plot curves run -o new.pdf", ["new.pdf", ".png"]),
+        ("plot curves run -o new.svg", ["new.svg", ".png or .pdf"]),
         ("plot curves run -o a-file/new.png", ["a-file", "choose another"]),
         ("demo --minutes 0 -o new", ["--minutes", "above 0, got 0"]),
         ("models --bogus", ["--bogus", "--help"]),

@@ -34,6 +34,14 @@ def test_all_sequences_under_a_floor_sum_to_one():
         assert total == pytest.approx(1.0)
 
 
+def test_frames_that_are_told_are_not_scored():
+    train = [np.array([[1], [1], [0]]), np.array([[0], [1]])]
+    stay = floors.markov(train, [np.array([[0]]), np.array([[1], [1]])], given=1)
+    assert stay.per_frame == stay.per_sequence == pytest.approx(math.log(0.5))
+    alone = floors.independent(train, [np.array([[0], [1]])], given=1)
+    assert alone.per_frame == pytest.approx(math.log(4 / 7))
+
+
 def test_a_silent_key_stays_possible():
     silent, loud = np.zeros((5, 3), np.uint8), np.ones((2, 3), np.uint8)
     for floor in (floors.independent, floors.markov):

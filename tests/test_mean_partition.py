@@ -9,7 +9,8 @@ import torch
 from densities import generator, random_layer, without_gradient
 
 from cgrnn.layers import BinarySpikeSlabRBM, BinarySpikeSlabRBMDensity
-from evaluation import exact
+from evaluation import exact, mean_partition
+from evaluation.blocks import Blocks
 from evaluation.mean_partition import MeanLogPartition
 
 FRAMES = 600
@@ -35,7 +36,7 @@ def share_of(frames):
 
 def mean_of(density, target, seed, chains=20, levels=None):
     share = share_of(density.batch_shape[0])
-    return MeanLogPartition(density, share, chains, levels, target, generator(seed))
+    return MeanLogPartition(density, share, chains, levels, target, Blocks(seed))
 
 
 def test_the_target_is_met_at_a_fraction_of_the_work():
@@ -84,10 +85,25 @@ def test_reverse_annealing_that_never_saw_the_mode_says_so():
         torch.ones(16, 1, dtype=torch.float64), -12 * one.expand(60, 16), 0 * one, 1.0, one[0] / 2,
         one[0],
     )  # fmt: skip
-    found = MeanLogPartition(density, share_of(60), 20, 200, 0.1, generator(0))
+    found = MeanLogPartition(density, share_of(60), 20, 200, 0.1, Blocks(0))
     assert abs(found.per_frame - float(exact.log_partition(density).mean())) < 0.5
     assert found.reverse_gap.mean < -20
     assert any("disagrees" in warning for warning in found.warnings())
+
+
+def test_small_blocks_are_as_good(monkeypatch):
+    monkeypatch.setitem(mean_partition._BLOCK, "cpu", 60_000)
+    monkeypatch.setattr(mean_partition, "REVERSE_SWEEPS", 100)
+    density = densities(1.0, frames=150)
+    stages = []
+    blocks = Blocks(0, progress=lambda done, total, name: stages.append((name, done, total)))
+    found = MeanLogPartition(density, share_of(150), 10, 100, 0.03, blocks)
+    assert abs(found.per_frame - float(exact.log_partition(density).mean())) < 4 * found.stderr
+    # What is told on the way ends with all of each stage, and all stages are all the work.
+    ends = {name: (done, total) for name, done, total in stages}
+    assert all(done == total for done, total in ends.values())
+    assert sum(total for _, total in ends.values()) == found.chain_levels
+    assert len(stages) > 2 * len(ends)
 
 
 @pytest.mark.parametrize("frames", [1, 3])

@@ -17,7 +17,7 @@ COMMANDS = {
     "generate": "draw new music and write MIDI or WAV files",
     "compare": "evaluated runs in one table",
     "report": "a page of runs: table, figures, music",
-    "plot": "figures of a run: pianoroll, curves, activations",
+    "plot": "figures of runs: piano-rolls, precision, energy, filters, …",
     "data": "look at data sets, listen to them, join them",
     "sweep": "train a model for each point of a grid of options",
     "demo": "Bach chorales from data to music in some minutes",

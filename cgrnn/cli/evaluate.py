@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import platform
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,16 +19,37 @@ from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE
 if TYPE_CHECKING:
     import numpy as np
 
-    from data_prep.store import Split
+    from cgrnn.checkpoint import Run
+    from data_prep.store import Dataset, Split
+    from evaluation.blocks import Blocks
 
 MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
+STEPS_SHOWN = (1, 4, 16, 32)
+# Sequences that are continued side by side: the more, the less a step costs each.
+CONTINUED = 64
+# Does not tell one evaluation from another: where things lie, and how the result is shown.
+_PLACES = ("run_directory", "data", "json")
+_ROWS = {
+    "accuracy": ("frame accuracy", ".1%"),
+    "accuracy_of_frames": ("  mean over frames", ".1%"),
+    "missed": ("notes missed", ".1%"),
+    "false": ("notes false", ".1%"),
+    "misplaced": ("notes misplaced", ".1%"),
+    "total": ("notes wrong in all", ".1%"),
+    "rmse": ("error (RMSE)", ".3f"),
+    "rmse_of_frames": ("  norm, mean over frames", ".3f"),
+    "snr_db": ("signal to noise, dB", ".2f"),
+}
 
 
 def parser(argv: Sequence[str]) -> Parser:
     result = make(
         "evaluate",
-        "Log-likelihood in nats, under both averages, and frame accuracy under both protocols, "
-        "beside two floors fitted on the training split. Writes evaluation.json into the run.",
+        "Log-likelihood in nats, under both averages, beside floors fitted on the training split; "
+        "accuracy or error of frames one step ahead, k steps ahead on the model's own output, and "
+        "reconstructed. Writes evaluation.json into the run. Interrupted, it keeps what is "
+        "finished, and the same command goes on; `torchrun --nproc-per-node N -m cgrnn evaluate …` "
+        "shares the work over N processes or devices.",
     )
     result.add("run_directory", kind=str, metavar="RUN", help="run directory")
     result.add("--data", kind=str, help="data set; default: the one trained on")
@@ -72,42 +96,71 @@ def parser(argv: Sequence[str]) -> Parser:
         help="draws of each frame, for accuracy",
         limit=AT_LEAST_ONE,
     )
+    result.add(
+        "--horizon",
+        kind=int,
+        default=32,
+        help="steps ahead on the model's own output, at the most",
+        limit=AT_LEAST_ONE,
+    )
     result.add("--sweeps", kind=int, default=200, help=SWEEPS_HELP, limit=AT_LEAST_ONE)
     return result
 
 
 def run(options: Any) -> dict[str, Any]:
     """Score the split; return what `evaluate --json` prints."""
-    import torch
-
     from cgrnn.arithmetic import use_fast_products
-    from cgrnn.batches import Batches
     from cgrnn.checkpoint import open_run
-    from cgrnn.models import RecurrentModel
     from data_prep import store
-    from evaluation.accuracy import mixing
+    from evaluation.blocks import Blocks, ranks
 
     use_fast_products()
     trained = open_run(options.run_directory)
     folder = make_folder(folder_of(options.run_directory))
     data = read_data(trained, options.data, options.split, others=True)
-    train, split = data.splits["train"], data.splits[options.split]
     trained.model.sweeps = options.sweeps
+    with ranks() as device, bar("") as progress:
+        trained.model.to(device)
+        about = _about(options, data, device.type)
+        journal = folder / ".evaluation.work"
+        blocks = Blocks(options.seed, device, journal, about, _shown(progress))
+        try:
+            with blocks:
+                result = _measured(trained, data, options, blocks)
+                if blocks.rank == 0:
+                    with store.replacing(folder / "evaluation.json") as file:
+                        file.write_text(json.dumps(result, indent=2) + "\n")
+        except KeyboardInterrupt as end:
+            raise KeyboardInterrupt("what is finished is kept; the same command goes on") from end
+    if blocks.rank:
+        raise SystemExit(0)  # the first rank alone writes and prints
+    return result
+
+
+def _measured(trained: Run, data: Dataset, options: Any, blocks: Blocks) -> dict[str, Any]:
+    from cgrnn.batches import Batches
+    from evaluation import accuracy, recursive
+
+    model, split = trained.model, data.splits[options.split]
     mean, std = normalisation(trained.data)
-    batches = Batches(split.frames, split.lengths, batch_size=16, mean=mean, std=std)
-    generator = torch.Generator().manual_seed(options.seed)
-    found = _likelihood(trained.model, batches, options, generator)
-    result = {
-        "model": trained.model.name,
+
+    def batches(size: int) -> Batches:
+        return Batches(split.frames, split.lengths, batch_size=size, mean=mean, std=std)
+
+    usual = batches(16)
+    found = _likelihood(model, usual, options, blocks)
+    ahead = recursive.steps_ahead(model, batches(CONTINUED), options.horizon, blocks)
+    return {
+        "model": model.name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "split": options.split,
         "sequences": len(split.lengths),
         "frames": len(split.frames),
         "log_likelihood": asdict(found),
-        **_hits(trained.model, batches, options.samples, generator),
-        "chains": mixing(trained.model, next(iter(batches)), generator)
-        if isinstance(trained.model, RecurrentModel)
-        else None,
-        "floors": _floors(train, split, (mean, std), trained.model.visible),
+        **accuracy.measures(model, usual, options.samples, blocks),
+        "recursive": ahead.plain(),
+        "chains": _mixing(model, usual, blocks),
+        "floors": _floors(data.splits["train"], split, (mean, std), model.visible),
         "data": {
             "path": options.data or trained.data["path"],
             "fingerprint": data.attributes["fingerprint"],
@@ -116,37 +169,72 @@ def run(options: Any) -> dict[str, Any]:
         },
         "epoch": trained.epoch,
         "seed": options.seed,
+        "command": _command(options),
+        "versions": _versions(),
     }
-    with store.replacing(folder / "evaluation.json") as file:
-        file.write_text(json.dumps(result, indent=2) + "\n")
-    return result
 
 
-def _likelihood(model: Any, batches: Any, options: Any, generator: Any) -> Any:
+def _likelihood(model: Any, batches: Any, options: Any, blocks: Blocks) -> Any:
     from cgrnn.models import RecurrentModel
     from evaluation import likelihood
 
+    tell = say if blocks.rank == 0 else lambda line: None
     if isinstance(model, RecurrentModel):
-        how = (options.chains, options.levels, options.stderr, generator, say)
-        with bar(" chain-levels") as progress:
-            return likelihood.evaluate(model, batches, *how, progress)
+        how = (options.chains, options.levels, options.stderr, blocks, tell)
+        return likelihood.evaluate(model, batches, *how)
     if model.likelihood_kind == "exact":
-        return likelihood.exactly(model, batches)
-    with bar(" batches") as progress:
-        return likelihood.by_paths(
-            model, batches, options.paths, options.method, generator, progress=progress
-        )
+        return likelihood.exactly(model, batches, blocks)
+    return likelihood.by_paths(model, batches, options.paths, options.method, blocks)
 
 
-def _hits(model: Any, batches: Any, samples: int, generator: Any) -> dict[str, Any]:
-    """How near predictions come, by the measure of the model's kind of frames."""
-    from evaluation import accuracy
+def _mixing(model: Any, batches: Any, blocks: Blocks) -> dict[str, Any] | None:
+    from cgrnn.models import RecurrentModel
+    from evaluation.accuracy import mixing
 
-    if model.visible == "notes":
-        return accuracy.note_errors(model, batches)
-    if model.visible == "binary":
-        return {"accuracy": accuracy.accuracies(model, batches, samples, generator)}
-    return {"rmse": accuracy.errors(model, batches, samples, generator)}
+    if not isinstance(model, RecurrentModel):
+        return None
+
+    def one(number: int, generator: Any) -> dict[str, Any]:
+        return {"found": mixing(model, batches[number].to(blocks.device), generator)}
+
+    found: dict[str, Any] | None = blocks.run("mixing", [0], one)[0]["found"]
+    return found
+
+
+def _about(options: Any, data: Dataset, device: str) -> dict[str, Any]:
+    """What the journal of an evaluation belongs to."""
+    from cgrnn.checkpoint import find
+
+    return {
+        "checkpoint": hashlib.sha256(find(options.run_directory).read_bytes()).hexdigest(),
+        "data": data.attributes["fingerprint"],
+        "options": {name: value for name, value in vars(options).items() if name not in _PLACES},
+        "device": device,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    from cgrnn import __version__
+
+    own = {"cgrnn": __version__, "torch": str(torch.__version__)}
+    return {**own, "python": platform.python_version()}
+
+
+def _command(options: Any) -> str:
+    """The words that say the same, without what is said by default."""
+    known = parser([])
+    words = ["cgrnn", "evaluate", options.run_directory]
+    for name, option in known.added.items():
+        if option.flag.startswith("-") and options[name] != known.get_default(name):
+            words += [option.flag, str(options[name])]
+    return shlex.join(words)
+
+
+def _shown(progress: Callable[..., None]) -> Callable[[int, int, str], None]:
+    return lambda done, total, name: progress(done, total, stage=name)
 
 
 def _floors(
@@ -197,6 +285,31 @@ def _row(name: str, mark: str, scores: dict[str, Any], error: str) -> str:
     return f"{name:<23} {per_frame:>16} {mark + format(scores['per_sequence'], '.2f'):>13}"
 
 
+def _protocols(result: dict[str, Any]) -> str:
+    """The measures of one model: one step ahead, k steps ahead, reconstructed."""
+    ahead = result["recursive"]
+    shown = [step for step in STEPS_SHOWN if step in ahead["steps"]]
+    heads = ["prediction", *(f"{step} ahead" for step in shown), "reconstruction"]
+    lines = [f"{'':<25}" + "".join(f"{head:>16}" for head in heads)]
+    flat, curve = _flat(result), _flat(ahead)
+    for name, (label, form) in _ROWS.items():
+        if name in flat:
+            curves = [curve[name][step - 1] if name in curve else None for step in shown]
+            values = [flat[name]["prediction"], *curves, flat[name]["reconstruction"]]
+            cells = ["–" if value is None else format(value, form) for value in values]
+            lines.append(f"{label:<25}" + "".join(f"{cell:>16}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """With the parts of the note split beside the others, by protocol inside."""
+    split = found.get("note_split", {})
+    if "prediction" not in split:
+        return {**found, **split}
+    parts = {name: {side: split[side][name] for side in split} for name in split["prediction"]}
+    return {**found, **parts}
+
+
 def render(result: dict[str, Any]) -> str:
     """The table, and beneath it what must be known before a figure is quoted."""
     scores = result["log_likelihood"]
@@ -208,6 +321,7 @@ def render(result: dict[str, Any]) -> str:
         f"{result['split']} split: {result['sequences']} sequences, {result['frames']} frames; "
         f"log-likelihood in nats, first frames {told}; {measure}",
         table([result]).rstrip(),
+        _protocols(result),
     ]
     if scores["bounds"]:
         named = ", ".join(f"{name} {value:.3f}" for name, value in scores["bounds"].items())

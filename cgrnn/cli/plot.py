@@ -1,28 +1,63 @@
-"""`cgrnn plot`: figures of a run as PNG files."""
+"""`cgrnn plot`: figures of runs as PNG and PDF files."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cgrnn.cli.parsing import Parser, make
-from cgrnn.cli.runs import folder_of, make_folder, playback, read_data
+from cgrnn.cli.progress import bar
+from cgrnn.cli.runs import folder_of, make_folder, normalisation, read_data
 from cgrnn.settings import NOT_NEGATIVE
 
-Kind = Literal["pianoroll", "curves", "activations"]
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from cgrnn.checkpoint import Run
+    from evaluation.figures import Track
+
+Kind = Literal[
+    "pianoroll",
+    "curves",
+    "activations",
+    "precision",
+    "energy",
+    "reconstruction",
+    "filters",
+    "weights",
+    "recursive",
+]
+SEVERAL = ("curves", "activations", "recursive")
+FORMATS = ("png", "pdf")
+FRAMES = 3
+SAMPLES = 50
 
 
 def parser(argv: Sequence[str]) -> Parser:
     result = make(
         "plot",
-        "pianoroll: a test sequence, the frames predicted one step ahead, and a continuation; "
-        "curves: validation likelihood and loss; activations: hidden features over time.",
+        "pianoroll: a test sequence, the frames predicted one step ahead, and a continuation. "
+        "curves: validation likelihood, loss and KL over the epochs. "
+        "activations: hidden features over time. "
+        "precision: conditional precision and covariance of chosen frames. "
+        "energy: free energy, log Z and likelihood over time. "
+        "reconstruction: a sequence, its prediction one frame ahead and its reconstruction. "
+        "filters: the learned W. weights: log-weights of annealed importance sampling. "
+        "recursive: accuracy up to 32 frames ahead, out of evaluation.json. "
+        f"Several runs go together in {', '.join(SEVERAL)}.",
     )
     result.add("kind", kind=Kind, help="which figure")
-    result.add("run_directory", kind=str, metavar="RUN", help="run directory")
-    result.add("-o", "--output", kind=str, help="PNG file; default: RUN/figures/KIND.png")
+    result.add("runs", kind=str, nargs="+", metavar="RUN", help="run directory")
+    result.add(
+        "-o",
+        "--output",
+        kind=str,
+        help="PNG or PDF file; needed for several runs; default: RUN/figures/KIND.png and .pdf",
+    )
     result.add("--data", kind=str, help="data set; default: the one trained on")
     result.add(
         "--index",
@@ -31,70 +66,316 @@ def parser(argv: Sequence[str]) -> Parser:
         help="which sequence of the test split, from 0",
         limit=NOT_NEGATIVE,
     )
+    result.add(
+        "--frames",
+        kind=str,
+        help="frames to show, for precision and weights, as 0,60,140; default: three over the "
+        "sequence",
+    )
     return result
+
+
+class _Case(NamedTuple):
+    """A run, and the sequence of its data that is shown."""
+
+    name: str
+    run: Run
+    frames: torch.Tensor
+    track: Track
+    fingerprint: str
+    generator: torch.Generator
+
+    @property
+    def title(self) -> str:
+        """The run's name, and its model where that is another."""
+        model = self.run.model.name
+        return model if self.name == model else f"{self.name} ({model})"
+
+    def draw(self, frames: Any) -> Track:
+        """A track of frames that the model made, as in the data set."""
+        mean, std = normalisation(self.run.data)
+        return self.track.holding(frames * std + mean)
 
 
 def run(options: Any) -> dict[str, Any]:
     """Draw the figure; return what `plot --json` prints."""
     from data_prep import store
-
-    folder = folder_of(options.run_directory)
-    file = Path(options.output or folder / "figures" / f"{options.kind}.png")
-    if file.suffix != ".png":
-        raise ValueError(f"{file}: give a name that ends in .png")
-    figure = _curves(folder) if options.kind == "curves" else _of_model(options)
-    make_folder(file.parent)
-    with store.replacing(file) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    return {"files": [str(file)]}
-
-
-def _curves(folder: Path) -> Any:
     from evaluation import figures
 
+    files = _files(options)
+    figure = _FIGURES[options.kind](options)
+    for file in files:
+        make_folder(file.parent)
+        with store.replacing(file) as temporary:
+            figures.save(figure, temporary, file.suffix[1:])
+    return {"files": [str(file) for file in files]}
+
+
+def render(result: dict[str, Any]) -> str:
+    return "".join(f"wrote {file}\n" for file in result["files"])
+
+
+def _files(options: Any) -> list[Path]:
+    """What to write.
+
+    Raises:
+        ValueError: for names and numbers of runs that do not do.
+    """
+    folders = [folder_of(name) for name in options.runs]
+    if len(folders) > 1 and options.kind not in SEVERAL:
+        raise ValueError(
+            f"plot {options.kind}: takes one run, got {len(folders)}; {', '.join(SEVERAL)} take "
+            "several"
+        )
+    if options.output is None:
+        if len(folders) > 1:
+            raise ValueError("--output: name the file for a figure of several runs, with -o")
+        return [folders[0] / "figures" / f"{options.kind}.{suffix}" for suffix in FORMATS]
+    file = Path(options.output)
+    if file.suffix[1:] not in FORMATS:
+        raise ValueError(f"{file}: give a name that ends in .png or .pdf")
+    return [file]
+
+
+def _named(options: Any) -> Iterator[tuple[str, str]]:
+    """A short name for each run, and the run."""
+    short = [folder_of(name).resolve().name for name in options.runs]
+    unique = len(set(short)) == len(short)
+    return zip(short if unique else options.runs, options.runs, strict=True)
+
+
+def _cases(options: Any) -> list[_Case]:
+    """The runs with the sequence that all of them are shown on."""
+    import torch
+
+    from cgrnn.checkpoint import open_run
+    from evaluation.figures import Track
+
+    cases: list[_Case] = []
+    for name, path in _named(options):
+        trained = open_run(path)
+        data = read_data(trained, options.data, "test")
+        split, mark = data.splits["test"], data.attributes["fingerprint"]
+        if cases and mark != cases[0].fingerprint:
+            raise ValueError(
+                f"{path}: trained on another data set than {options.runs[0]}; plot them apart, or "
+                "name one data set for all with --data"
+            )
+        if options.index >= len(split.lengths):
+            raise ValueError(f"--index: the test split has sequences 0 to {len(split.lengths) - 1}")
+        frames = split.sequence(options.index)
+        mean, std = normalisation(trained.data)
+        seen = (torch.from_numpy(frames).float() - mean) / std
+        generator = torch.Generator().manual_seed(options.seed)
+        track = Track.of(frames, data.attributes)
+        cases.append(_Case(name, trained, seen, track, mark, generator))
+    return cases
+
+
+def _chosen(options: Any, track: Track) -> list[int]:
+    """The frames that `--frames` names."""
+    last = len(track.frames) - 1
+    if options.frames is None:
+        return sorted({round(last * n / (FRAMES - 1)) for n in range(FRAMES)})
+    try:
+        chosen = [int(word) for word in options.frames.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--frames: expected whole numbers as 0,60,140, got {options.frames}"
+        ) from None
+    for number in chosen:
+        if not 0 <= number <= last:
+            raise ValueError(f"--frames: the sequence has frames 0 to {last}, got {number}")
+    return chosen
+
+
+def _curves(options: Any) -> Figure:
+    from cgrnn.models import MODELS
+    from evaluation import figures
+
+    rows, losses = {}, {}
+    for name, path in _named(options):
+        folder = folder_of(path)
+        rows[name] = _metrics(folder)
+        kind = MODELS[_model_name(folder)]().likelihood_kind
+        losses[name] = figures.LOSSES[kind]
+    return figures.curves(rows, losses)
+
+
+def _metrics(folder: Path) -> list[dict[str, float]]:
     file = folder / "metrics.csv"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no training metrics; is {folder} a run directory?")
     try:
         with file.open(newline="") as lines:
-            rows = [
+            return [
                 {name: float(value) for name, value in row.items() if value}
                 for row in csv.DictReader(lines)
             ]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: not the metrics of a run ({error}); train again") from error
-    return figures.curves({folder.name: rows})
 
 
-def _of_model(options: Any) -> Any:
-    import torch
+def _model_name(folder: Path) -> str:
+    from cgrnn import checkpoint
 
-    from cgrnn.checkpoint import open_run
-    from evaluation import figures
+    name: str = checkpoint.read(checkpoint.find(folder))["cgrnn"]["model"]
+    return name
 
-    trained = open_run(options.run_directory)
-    data = read_data(trained, options.data, "test")
-    split = data.splits["test"]
-    if options.index >= len(split.lengths):
-        raise ValueError(f"--index: the test split has sequences 0 to {len(split.lengths) - 1}")
-    roll = split.sequence(options.index)
-    frames = torch.from_numpy(roll)[None].float()
-    model, sound = trained.model, playback(trained)
-    generator = torch.Generator().manual_seed(options.seed)
-    if options.kind == "activations":
-        what = "Hidden activations E[h⊙s | v, u]" if model.has_latents else "Recurrent state u"
-        features = model.features(frames, generator)[0].numpy()
-        return figures.activations(features, roll, sound["frame_rate"], what)
-    prime = len(roll) // 2
-    predicted = model.predict(frames, generator, samples=50).mean(0)[0].numpy()
-    continued = model.generate(len(roll) - prime, 1, frames[0, :prime], generator)[0].numpy()
+
+def _activations(options: Any) -> Figure:
+    from evaluation import figures, inside
+
+    cases = _cases(options)
+    features = {
+        f"{case.title}: {inside.feature_name(case.run.model)}": inside.activations(
+            case.run.model, case.frames, case.generator
+        )
+        for case in cases
+    }
+    return figures.activations(features, cases[0].track)
+
+
+def _pianoroll(options: Any) -> Figure:
+    from evaluation import figures, inside
+
+    (case,) = _cases(options)
+    track, model = case.track, case.run.model
+    if track.kind != "binary" or track.lowest_pitch is None or track.frame_rate is None:
+        other = "activations" if track.kind == "notes" else "reconstruction"
+        raise ValueError(
+            f"{options.data or case.run.data['path']}: has no lowest_pitch, its frames are not "
+            f"notes of a piano-roll; see `cgrnn plot {other}`"
+        )
+    prime = len(track.frames) // 2
+    predicted = inside.prediction(model, case.frames, SAMPLES, case.generator)
+    given = case.frames[:prime]
+    continued = model.generate(len(track.frames) - prime, 1, given, case.generator)[0].numpy()
     rolls = {
-        f"Test sequence {options.index}": roll,
-        f"Predicted one frame ahead by {model.name}, mean of 50 draws": predicted,
+        f"Test sequence {options.index}": track.frames,
+        f"Predicted one frame ahead by {model.name}, mean of {SAMPLES} draws": predicted,
         f"Continued by {model.name} from the first half": continued,
     }
-    return figures.pianoroll(rolls, sound["lowest_pitch"], sound["frame_rate"], prime)
+    return figures.pianoroll(rolls, track.lowest_pitch, track.frame_rate, prime)
 
 
-def render(result: dict[str, Any]) -> str:
-    return "".join(f"wrote {file}\n" for file in result["files"])
+def _reconstruction(options: Any) -> Figure:
+    from evaluation import figures, inside
+
+    (case,) = _cases(options)
+    model = case.run.model
+    if case.track.kind == "notes":
+        raise ValueError(
+            f"{model.name}: notes are classes, with neither roll nor waveform to reconstruct; see "
+            "`cgrnn plot energy`"
+        )
+    drawn = f"mean of {SAMPLES} draws"
+    predicted = inside.prediction(model, case.frames, SAMPLES, case.generator)
+    again = inside.reconstruction(model, case.frames, SAMPLES, case.generator)
+    tracks = {
+        f"Test sequence {options.index}": case.track,
+        f"{case.title}: prediction one frame ahead, {drawn}": case.draw(predicted),
+        f"{case.title}: reconstruction, {drawn}": case.draw(again),
+    }
+    return figures.reconstruction(tracks)
+
+
+def _precision(options: Any) -> Figure:
+    from evaluation import figures, inside
+
+    (case,) = _cases(options)
+    chosen = _chosen(options, case.track)
+    found = inside.precisions(case.run.model, case.frames, chosen, generator=case.generator)
+    return figures.precision(
+        {"C⁻¹, likeliest spikes": found.precision, "E[C⁻¹] over spikes": found.mean_precision},
+        {"C, likeliest spikes": found.covariance, "E[C] over spikes": found.mean_covariance},
+        chosen,
+        case.track,
+        f"{case.title}, test sequence {options.index}: covariance C of a frame given the spikes h "
+        "and u. The likeliest spikes given the frame are those on with probability above ½. "
+        f"E[C⁻¹] is exact, E[C] a mean over {inside.SPIKE_DRAWS} draws of h given the frame.",
+    )
+
+
+def _energy(options: Any) -> Figure:
+    from evaluation import figures, inside
+
+    (case,) = _cases(options)
+    with bar(" chain-levels") as progress:
+        found = inside.energies(
+            case.run.model, case.frames, generator=case.generator, progress=progress
+        )
+    return figures.energy(
+        case.track,
+        found.log_prob,
+        found.log_prob_stderr,
+        found.free_energy,
+        found.log_z,
+        found.log_z_stderr,
+        found.kind,
+        f"{case.title}, test sequence {options.index}. {found.how}".rstrip(". ") + ".",
+    )
+
+
+def _filters(options: Any) -> Figure:
+    from evaluation import figures, inside
+
+    (case,) = _cases(options)
+    return figures.filters(inside.filters(case.run.model), case.track)
+
+
+def _weights(options: Any) -> Figure:
+    from evaluation import figures, inside
+
+    (case,) = _cases(options)
+    chosen = _chosen(options, case.track)
+    with bar(" chain-levels") as progress:
+        found = inside.log_weights(
+            case.run.model, case.frames, chosen, generator=case.generator, progress=progress
+        )
+    return figures.weights(
+        found.log_weights.numpy(),
+        found.log_z.numpy(),
+        found.stderr.numpy(),
+        found.ess.numpy(),
+        found.collapsed.numpy(),
+        [case.track.name(number) for number in chosen],
+        f"{case.title}, test sequence {options.index}: annealed importance sampling of log Z, "
+        f"{inside.WEIGHT_CHAINS} chains × {inside.WEIGHT_LEVELS} levels along two paths. Where one "
+        "path misses a mode, its weights lie far below and are left out of log Ẑ.",
+    )
+
+
+def _recursive(options: Any) -> Figure:
+    from evaluation import figures
+
+    curves, protocols, data = {}, {}, {}
+    for name, path in _named(options):
+        file = folder_of(path) / "evaluation.json"
+        try:
+            found = json.loads(file.read_text()) if file.is_file() else {}
+        except ValueError as error:
+            raise ValueError(f"{file}: not the result of an evaluation; evaluate again") from error
+        if "recursive" not in found:
+            raise ValueError(f"{file}: has no recursive accuracies; run `cgrnn evaluate {path}`")
+        curves[name] = found["recursive"]
+        protocols[name] = found.get("accuracy") or found["rmse"]
+        data[path] = found["data"]["fingerprint"], found["split"]
+    first = options.runs[0]
+    for path, mark in data.items():
+        if mark != data[first]:
+            raise ValueError(f"{path}: evaluated on other data than {first}; plot them apart")
+    return figures.recursive(curves, protocols)
+
+
+_FIGURES: dict[str, Callable[[Any], Figure]] = {
+    "pianoroll": _pianoroll,
+    "curves": _curves,
+    "activations": _activations,
+    "precision": _precision,
+    "energy": _energy,
+    "reconstruction": _reconstruction,
+    "filters": _filters,
+    "weights": _weights,
+    "recursive": _recursive,
+}

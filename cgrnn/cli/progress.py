@@ -9,15 +9,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def bar(unit: str) -> Iterator[Callable[..., None]]:
-    """Yield `progress(done, total, skipped=None)`; a new total begins a new bar."""
+    """Yield `progress(done, total, skipped=None, stage="")`, which shows the time left; a new total
+    or stage begins a new bar."""
     from tqdm import tqdm
 
     shown = sys.stderr.isatty()
     with tqdm(unit=unit, unit_scale=True, file=sys.stderr, disable=not shown, leave=False) as line:
+        last = ""
 
-        def progress(done: int, total: int, skipped: int | None = None) -> None:
-            if total != line.total:
+        def progress(done: int, total: int, skipped: int | None = None, stage: str = "") -> None:
+            nonlocal last
+            if (total, stage) != (line.total, last):
                 line.reset(total)
+                line.set_description_str(stage, refresh=False)
+                last = stage
             if skipped is not None:
                 line.set_postfix(skipped=skipped, refresh=False)
             line.update(done - line.n)
