@@ -94,7 +94,7 @@ def test_moved_run_and_moved_data(
         outcome = command("evaluate", *words, *SCORE, "--json")
         assert outcome.code == 0, outcome.err
         found: dict[str, Any] = json.loads(outcome.out)
-        return {key: value for key, value in found.items() if key != "data"}
+        return {key: value for key, value in found.items() if key not in ("data", "command")}
 
     def music_of(run: Path, name: str) -> list[bytes]:
         assert command("generate", run, "-o", tmp_path / name, "--frames", 5).code == 0

@@ -160,7 +160,7 @@ def _measured(trained: Run, data: Dataset, options: Any, blocks: Blocks) -> dict
         **accuracy.measures(model, usual, options.samples, blocks),
         "recursive": ahead.plain(),
         "chains": _mixing(model, usual, blocks),
-        "floors": _floors(data.splits["train"], split, (mean, std), model.visible),
+        "floors": _floors(data.splits["train"], split, (mean, std), model),
         "data": {
             "path": options.data or trained.data["path"],
             "fingerprint": data.attributes["fingerprint"],

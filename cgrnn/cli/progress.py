@@ -20,8 +20,8 @@ def bar(unit: str) -> Iterator[Callable[..., None]]:
         def progress(done: int, total: int, skipped: int | None = None, stage: str = "") -> None:
             nonlocal last
             if (total, stage) != (line.total, last):
+                line.set_description(stage, refresh=False)
                 line.reset(total)
-                line.set_description_str(stage, refresh=False)
                 last = stage
             if skipped is not None:
                 line.set_postfix(skipped=skipped, refresh=False)
