@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cgrnn.cli.evaluate import MARKS
 from cgrnn.models import MODELS
+from cgrnn.settings import MARKS
 from data_prep import store
 
 HEAD = (

@@ -10,6 +10,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from cgrnn.settings import MARKS
+
 COLUMNS = (
     "epoch",
     "step",
@@ -21,7 +23,6 @@ COLUMNS = (
 )
 
 SPREAD_ALLOWED = 1.0  # deviation of the log-weights beyond which few chains find log Z too low
-KINDS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
 KL_NEEDED = 0.01  # nats a frame below which latents tell next to nothing
 
 
@@ -80,7 +81,7 @@ class History(pl.Callback):
     def _line(self) -> str:
         row = self.rows[-1]
         spread = row.get("valid_log_weight_std")
-        quality = KINDS[self.kind]
+        quality = MARKS[self.kind]
         if "kl" in row:
             vanished = ": VANISHED, the latents tell nothing" if row["kl"] < KL_NEEDED else ""
             quality += f", KL {row['kl']:.3f} at weight {row['kl_weight']:.2f}{vanished}"

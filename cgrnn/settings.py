@@ -18,6 +18,9 @@ Construction = Literal["by spike", "spectral"]
 Target = Literal["classes", "integers"]
 Inference = Literal["smoothing", "filtering"]
 
+MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
+"""How a likelihood of each kind is marked."""
+
 
 class Limit(NamedTuple):
     """Which numbers an option takes: in words, and as a test of one."""

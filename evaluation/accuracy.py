@@ -151,8 +151,8 @@ def measures(
         generator: source of the draws, or the blocks in which the work is done.
 
     Returns:
-        The `measures_of` the model's kind of frames, each by protocol, as plain numbers; None where
-        a measure is not defined.
+        The `measures_of` the model's kind of frames, each by protocol, as plain numbers, None where
+        one is not defined; and `accuracy_stderr` or `rmse_stderr`, see `stderr_of`.
     """
     blocks = blocks_of(generator, model)
     if isinstance(model, NoteRNN):
@@ -163,7 +163,10 @@ def measures(
         inside = model.scored(batch.lengths, batch.frames.shape[1])
 
         def sums(drawn: Tensor) -> Sums:
-            return _summed(frame_counts(model.visible, drawn[:, inside], batch.frames[inside]))
+            counts = frame_counts(model.visible, drawn, batch.frames)
+            return {
+                name: torch.where(inside, count, 0.0).sum((0, 2)) for name, count in counts.items()
+            }
 
         return {
             "prediction": sums(model.predict(batch.frames, own, samples)),
@@ -171,13 +174,40 @@ def measures(
         }
 
     found = blocks.run("accuracy", range(len(batches)), one)
-    by_protocol = {
-        protocol: measures_of(
-            model.visible, {name: sum(part[protocol][name] for part in found) for name in sums}
-        )
-        for protocol, sums in found[0].items()
-    }
+    by_protocol = {}
+    for protocol, names in found[0].items():
+        its = {name: torch.cat([part[protocol][name] for part in found]) for name in names}
+        by_protocol[protocol] = _with_error(model.visible, its)
     return _by_measure(by_protocol)
+
+
+def _with_error(kind: str, by_sequence: Sums) -> dict[str, Any]:
+    """The measures, and the standard error of the first of them."""
+    result = measures_of(kind, _summed(by_sequence))
+    return {**result, f"{next(iter(result))}_stderr": stderr_of(kind, by_sequence)}
+
+
+def stderr_of(kind: str, by_sequence: Sums) -> Tensor:
+    """Standard error over sequences of the first of the measures; NaN for one sequence.
+
+    Sequences count as independent, and frames of one as what they are, related: for a ratio
+    `r = Σ a_i / Σ b_i` over S sequences the error's square is `S/(S-1) Σ (a_i - r b_i)² / (Σ b_i)²`
+    (the delta method), and that of its root follows.
+
+    Args:
+        kind: of the frames.
+        by_sequence: what `measures_of` takes, `(sequences, *)`.
+    """
+    top, bottom = {
+        "binary": ("right", "either"),
+        "continuous": ("squares", "cells"),
+        "notes": ("right", "frames"),
+    }[kind]
+    a, b = by_sequence[top], by_sequence[bottom]
+    ratio = a.sum(0) / b.sum(0)
+    count = (by_sequence["frames"] > 0).sum(0)
+    error = ((a - ratio * b).square().sum(0) * count / (count - 1)).sqrt() / b.sum(0)
+    return error / (2 * ratio.sqrt()) if kind == "continuous" else error
 
 
 def accuracies(
@@ -217,21 +247,26 @@ def note_errors(
         generator: the blocks in which the work is done; nothing is drawn.
 
     Returns:
-        `accuracy` by both protocols, and `mean_error`: in classes, which are semitones where the
-        model takes pitches and mean nothing where it takes notes and chords.
+        `accuracy` by both protocols, `accuracy_stderr`, and `mean_error`: in classes, which are
+        semitones where the model takes pitches and mean nothing where it takes notes and chords.
     """
     blocks = blocks_of(generator, model)
 
-    def one(number: int, _: torch.Generator) -> dict[str, Tensor]:
+    def one(number: int, _: torch.Generator) -> Sums:
         batch = batches[number].to(blocks.device)
-        return {"off": model.deviations(batch.frames, batch.lengths)}
+        frames = model.scored(batch.lengths, batch.frames.shape[1]).sum(1)
+        off = model.deviations(batch.frames, batch.lengths).double().split(frames.tolist())
+        return {
+            "frames": frames.double(),
+            "right": torch.stack([(its == 0).double().sum() for its in off]),
+            "off": torch.stack([its.abs().sum() for its in off]),
+        }
 
-    off = torch.cat([part["off"] for part in blocks.run("accuracy", range(len(batches)), one)])
-    right = float((off == 0).double().mean())
-    return {
-        "accuracy": dict.fromkeys(PROTOCOLS, right),
-        "mean_error": float(off.abs().double().mean()),
-    }
+    found = blocks.run("accuracy", range(len(batches)), one)
+    by_sequence = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    both = dict.fromkeys(PROTOCOLS, _with_error("notes", by_sequence))
+    mean_error = by_sequence["off"].sum() / by_sequence["frames"].sum()
+    return {**_by_measure(both), "mean_error": plain(mean_error)}
 
 
 def plain(measure: Any) -> Any:

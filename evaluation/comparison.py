@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
+from cgrnn.settings import MARKS
+
 AHEAD = 8  # frames ahead of the recursive column
 SURE = 2.0  # standard errors by which the best must lead
 MEASURES = {"accuracy": "accuracy", "rmse": "RMSE"}
@@ -62,7 +63,7 @@ def _protocol(name: str) -> Callable[[Mapping[str, Any]], Value | None]:
         measure = measure_of(found)
         if measure not in found:
             return None
-        return Value(found[measure][name], found[measure + "_stderr"][name])
+        return Value(found[measure][name], found[measure + "_stderr"][name] or 0.0)
 
     return find
 
@@ -72,7 +73,7 @@ def _recursive(found: Mapping[str, Any]) -> Value | None:
     if not curve or AHEAD not in curve["steps"]:
         return None
     at = curve["steps"].index(AHEAD)
-    return Value(curve[measure_of(found)][at], curve["stderr"][at])
+    return Value(curve[measure_of(found)][at], curve["stderr"][at] or 0.0)
 
 
 def _parameters(found: Mapping[str, Any]) -> Value | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cgrnn.models.sequence import SequenceModel
-from evaluation.accuracy import Sums, frame_counts, measures_of, plain
+from evaluation.accuracy import Sums, frame_counts, measures_of, plain, stderr_of
 from evaluation.blocks import BatchList, Blocks, blocks_of
 
 HORIZON = 32
@@ -54,10 +54,6 @@ def steps_ahead(
     of them is held against the true `v_{n+k}`. Starts n are common to a batch: the first is at one
     frame, or the frames that are given, and the others follow every 16 frames, or as many as leave
     8 of them in the longest sequence. A sequence takes part in those before its last frame.
-
-    The error treats sequences as independent, and starts within one as what they are, related:
-    for a ratio `r = Σ a_i / Σ b_i` over S sequences its square is
-    `S/(S-1) Σ (a_i - r b_i)² / (Σ b_i)²`.
 
     Args:
         model: in evaluation mode.
@@ -132,19 +128,5 @@ def _curve(kind: str, by_sequence: Sums) -> Recursive:
         torch.arange(1, reached + 1),
         sums["frames"].long(),
         measures_of(kind, sums),
-        _stderr(kind, by_sequence),
+        stderr_of(kind, by_sequence),
     )
-
-
-def _stderr(kind: str, by_sequence: Sums) -> Tensor:
-    """Of the accuracy, or of the root of the mean square."""
-    top, bottom = {
-        "binary": ("right", "either"),
-        "continuous": ("squares", "cells"),
-        "notes": ("right", "frames"),
-    }[kind]
-    a, b = by_sequence[top], by_sequence[bottom]
-    ratio = a.sum(0) / b.sum(0)
-    count = (by_sequence["frames"] > 0).sum(0)
-    error = ((a - ratio * b).square().sum(0) * count / (count - 1)).sqrt() / b.sum(0)
-    return error / (2 * ratio.sqrt()) if kind == "continuous" else error

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from evaluation.comparison import MARKS
+from cgrnn.settings import MARKS
 from evaluation.figures import style
 
 Run = Mapping[str, Any]

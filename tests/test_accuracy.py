@@ -19,6 +19,7 @@ from evaluation.accuracy import (
     measures_of,
     note_errors,
     plain,
+    stderr_of,
 )
 
 
@@ -144,3 +145,15 @@ def test_note_errors_are_hits_and_distances():
     found = note_errors(model, Batches(notes, np.array([3, 1]), 2))
     assert found["accuracy"] == {"prediction": 0.5, "reconstruction": 0.5}
     assert found["mean_error"] == pytest.approx((3 + 3) / 4)
+
+
+@pytest.mark.parametrize("kind", ["binary", "continuous", "notes"])
+def test_the_error_over_sequences_is_the_jackknife_s(kind):
+    random = torch.Generator().manual_seed(0)
+    frames = torch.randint(5, 50, (200,), generator=random).double()
+    wrong = frames * torch.rand(200, generator=random, dtype=torch.float64)
+    sums = {"frames": frames, "right": wrong, "either": frames, "squares": wrong, "cells": frames}
+    ratio = (wrong.sum() - wrong) / (frames.sum() - frames)  # without each sequence in turn
+    left_out = ratio.sqrt() if kind == "continuous" else ratio
+    jackknife = (left_out.var(correction=0) * 199).sqrt()
+    assert float(stderr_of(kind, sums)) == pytest.approx(float(jackknife), rel=0.03)

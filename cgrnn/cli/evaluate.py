@@ -14,7 +14,7 @@ from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, make
 from cgrnn.cli.progress import bar
 from cgrnn.cli.runs import SWEEPS_HELP, folder_of, make_folder, normalisation, read_data
-from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE
+from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, MARKS, POSITIVE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from data_prep.store import Dataset, Split
     from evaluation.blocks import Blocks
 
-MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
 STEPS_SHOWN = (1, 4, 16, 32)
 # Sequences that are continued side by side: the more, the less a step costs each.
 CONTINUED = 64
@@ -238,9 +237,9 @@ def _shown(progress: Callable[..., None]) -> Callable[[int, int, str], None]:
 
 
 def _floors(
-    train: Split, split: Split, normalisation: tuple[float, float], kind: str
+    train: Split, split: Split, normalisation: tuple[float, float], model: Any
 ) -> list[dict[str, Any]]:
-    """The floors that a kind of frames has, on frames as the model sees them."""
+    """The floors that a model's kind of frames has, on frames as the model sees them."""
     from evaluation import floors
 
     mean, std = normalisation
@@ -251,11 +250,13 @@ def _floors(
     }
 
     def normalised(its: Split) -> Iterator[np.ndarray]:
-        return (
-            (frames - mean) / std if kind == "continuous" else frames for frames in its.sequences()
-        )
+        continuous = model.visible == "continuous"
+        return ((frames - mean) / std if continuous else frames for frames in its.sequences())
 
-    return [asdict(floor(normalised(train), normalised(split))) for floor in kinds[kind]]
+    return [
+        asdict(floor(normalised(train), normalised(split), model.given_frames))
+        for floor in kinds[model.visible]
+    ]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
