@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
@@ -16,7 +15,6 @@ import numpy as np
 from data_prep import notes, store
 
 SILENCE = 1e-3  # of full scale: 60 dB below it
-SYNTHESIS_RATE = 22050  # Hz; sines of the highest key need 8372
 
 PathLike = str | os.PathLike[str]
 
@@ -164,8 +162,8 @@ def _shared(
 def listen(path: PathLike, output: PathLike, index: int = 0, split: str = "test") -> dict[str, Any]:
     """Write a sequence of a data set as a MIDI file, or as a WAV file to hear it.
 
-    Piano-rolls become MIDI, or sine waves at 22.05 kHz by the synthesis of pretty_midi; frames of
-    samples become a WAV file at the set's own rate.
+    Piano-rolls become MIDI, or sound of plucked strings (`data_prep.playing`); frames of samples
+    become a WAV file at the set's own rate.
 
     Args:
         path: the data set.
@@ -222,15 +220,10 @@ def _write_roll(
         return
     if not roll.any():
         raise ValueError(f"{path}: this sequence is silent; choose another --index")
-    import pretty_midi
-
     from data_prep.audio import write_wav
+    from data_prep.playing import SAMPLE_RATE, render
 
-    with tempfile.TemporaryDirectory() as folder:
-        midi = Path(folder) / "roll.mid"
-        write_midi(midi, roll, *sound)
-        samples = pretty_midi.PrettyMIDI(str(midi)).synthesize(fs=SYNTHESIS_RATE)
-    write_wav(output, samples[:, None].astype(np.float32), SYNTHESIS_RATE)
+    write_wav(output, render(roll, *sound)[:, None], SAMPLE_RATE)
 
 
 def _write_samples(

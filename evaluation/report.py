@@ -67,7 +67,7 @@ class Section:
         facts: names and values that describe it.
         pictures: its figures.
         pieces: what there is to hear.
-        heard: the command that made the pieces.
+        heard: the commands that made the pieces.
         tables: figures in numbers.
         missing: what was not drawn, and why.
         sections: those within it.
@@ -78,7 +78,7 @@ class Section:
     facts: list[tuple[str, str]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-    heard: str = ""
+    heard: list[str] = field(default_factory=list)
     tables: list[Figures] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)

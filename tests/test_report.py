@@ -51,7 +51,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Picture(picture, "Training", "Likelihood over epochs", "cgrnn plot curves runs/a")
         ],
         pieces=[Piece("One", sounds[0], score), Piece("Two", sounds[1])],
-        heard="cgrnn generate runs/a -o music",
+        heard=["cgrnn generate runs/a -o music"],
         tables=[Figures("In numbers", ["a", "b"], [["silence", "0", "1"]])],
         missing=["Precision: binary frames have none"],
     )

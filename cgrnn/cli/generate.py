@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,29 +121,34 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def render(result: dict[str, Any]) -> str:
-    wrote = "".join(f"wrote {file}\n" for file in result["files"])
-    return wrote + "".join(f"{line}\n" for line in _table(result["statistics"]))
+    lines = [f"wrote {file}" for file in result["files"]]
+    rows = music_table(result["statistics"])
+    if rows:
+        lines += [
+            "",
+            *(f"{label:<31}" + "".join(f"{c:>11}" for c in cells) for label, *cells in rows),
+        ]
+        lines.append(
+            "usual: the distance of as much real music, drawn at random, from the training set"
+        )
+        for name, share in result["statistics"].get("copied", {}).items():
+            found = _number(share)
+            lines.append(f"{found} of the {name} patterns of 8 frames are in the training set")
+    return "\n".join(lines) + "\n"
 
 
-def _table(statistics: dict[str, Any] | None) -> Iterable[str]:
-    """The statistics in lines; none where there is nothing to compare with."""
+def music_table(statistics: dict[str, Any] | None) -> list[list[str]]:
+    """The statistics in rows, heads first; none where there is nothing to compare with."""
     if not statistics or "training" not in statistics:
-        return
+        return []
     made, known = statistics["generated"]["scalars"], statistics["training"]["scalars"]
-    yield ""
-    yield _row("", "generated", "training", "distance", "usual")
+    rows = [["", "generated", "training", "distance", "usual"]]
     for name, label in LABELS.items():
         if name in statistics["distances"]:
             usual = statistics["usual_distances"][name]
             found = made.get(name, ""), known.get(name, ""), statistics["distances"][name], usual
-            yield _row(label, *map(_number, found))
-    yield "usual: the distance of as much real music, drawn at random, from the training set"
-    for name, share in statistics.get("copied", {}).items():
-        yield f"{_number(share)} of the {name} patterns of 8 frames are in the training set"
-
-
-def _row(label: str, *cells: str) -> str:
-    return f"{label:<31}" + "".join(f"{cell:>11}" for cell in cells)
+            rows.append([label, *map(_number, found)])
+    return rows
 
 
 def _number(value: Any) -> str:

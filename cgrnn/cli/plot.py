@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cgrnn.cli import plot_files
 from cgrnn.cli.parsing import Parser, make
 from cgrnn.cli.progress import bar
 from cgrnn.cli.runs import folder_of, make_folder, normalisation, read_data
@@ -30,8 +29,10 @@ Kind = Literal[
     "filters",
     "weights",
     "recursive",
+    "similarity",
+    "statistics",
 ]
-SEVERAL = ("curves", "activations", "recursive")
+SEVERAL = ("curves", "activations", "recursive", "statistics")
 FORMATS = ("png", "pdf")
 FRAMES = 3
 SAMPLES = 50
@@ -48,10 +49,12 @@ def parser(argv: Sequence[str]) -> Parser:
         "reconstruction: a sequence, its prediction one frame ahead and its reconstruction. "
         "filters: the learned W. weights: log-weights of annealed importance sampling. "
         "recursive: accuracy up to 32 frames ahead, out of evaluation.json. "
+        "similarity: how like each moment of a piece is to every other, real and made up. "
+        "statistics: of a folder that `cgrnn generate` wrote, beside the training set's. "
         f"Several runs go together in {', '.join(SEVERAL)}.",
     )
     result.add("kind", kind=Kind, help="which figure")
-    result.add("runs", kind=str, nargs="+", metavar="RUN", help="run directory")
+    result.add("runs", kind=str, nargs="+", metavar="RUN", help="run directory, or folder of music")
     result.add(
         "-o",
         "--output",
@@ -137,11 +140,11 @@ def _files(options: Any) -> list[Path]:
     return [file]
 
 
-def _named(options: Any) -> Iterator[tuple[str, str]]:
+def _named(options: Any) -> list[tuple[str, str]]:
     """A short name for each run, and the run."""
     short = [folder_of(name).resolve().name for name in options.runs]
     unique = len(set(short)) == len(short)
-    return zip(short if unique else options.runs, options.runs, strict=True)
+    return list(zip(short if unique else options.runs, options.runs, strict=True))
 
 
 def _cases(options: Any) -> list[_Case]:
@@ -187,40 +190,6 @@ def _chosen(options: Any, track: Track) -> list[int]:
         if not 0 <= number <= last:
             raise ValueError(f"--frames: the sequence has frames 0 to {last}, got {number}")
     return chosen
-
-
-def _curves(options: Any) -> Figure:
-    from cgrnn.models import MODELS
-    from evaluation import figures
-
-    rows, losses = {}, {}
-    for name, path in _named(options):
-        folder = folder_of(path)
-        rows[name] = _metrics(folder)
-        kind = MODELS[_model_name(folder)]().likelihood_kind
-        losses[name] = figures.LOSSES[kind]
-    return figures.curves(rows, losses)
-
-
-def _metrics(folder: Path) -> list[dict[str, float]]:
-    file = folder / "metrics.csv"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no training metrics; is {folder} a run directory?")
-    try:
-        with file.open(newline="") as lines:
-            return [
-                {name: float(value) for name, value in row.items() if value}
-                for row in csv.DictReader(lines)
-            ]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: not the metrics of a run ({error}); train again") from error
-
-
-def _model_name(folder: Path) -> str:
-    from cgrnn import checkpoint
-
-    name: str = checkpoint.read(checkpoint.find(folder))["cgrnn"]["model"]
-    return name
 
 
 def _activations(options: Any) -> Figure:
@@ -346,36 +315,30 @@ def _weights(options: Any) -> Figure:
     )
 
 
-def _recursive(options: Any) -> Figure:
-    from evaluation import figures
+def _similarity(options: Any) -> Figure:
+    from evaluation import figures, music
 
-    curves, protocols, data = {}, {}, {}
-    for name, path in _named(options):
-        file = folder_of(path) / "evaluation.json"
-        try:
-            found = json.loads(file.read_text()) if file.is_file() else {}
-        except ValueError as error:
-            raise ValueError(f"{file}: not the result of an evaluation; evaluate again") from error
-        if "recursive" not in found:
-            raise ValueError(f"{file}: has no recursive accuracies; run `cgrnn evaluate {path}`")
-        curves[name] = found["recursive"]
-        protocols[name] = found.get("accuracy") or found["rmse"]
-        data[path] = found["data"]["fingerprint"], found["split"]
-    first = options.runs[0]
-    for path, mark in data.items():
-        if mark != data[first]:
-            raise ValueError(f"{path}: evaluated on other data than {first}; plot them apart")
-    return figures.recursive(curves, protocols)
+    (case,) = _cases(options)
+    track, model = case.track, case.run.model
+    if track.kind != "binary" or track.frame_rate is None:
+        raise ValueError(f"{model.name}: only pieces of notes on piano-rolls are compared so")
+    drawn = model.generate(len(track.frames), 2, None, case.generator).numpy()
+    rolls = {f"Test sequence {options.index}": track.frames}
+    rolls |= {f"{case.title}, piece {number + 1}": roll for number, roll in enumerate(drawn)}
+    matrices = {title: music.self_similarity(roll) for title, roll in rolls.items()}
+    return figures.similarity(matrices, track.frame_rate)
 
 
 _FIGURES: dict[str, Callable[[Any], Figure]] = {
     "pianoroll": _pianoroll,
-    "curves": _curves,
+    "curves": lambda options: plot_files.curves(_named(options)),
     "activations": _activations,
     "precision": _precision,
     "energy": _energy,
     "reconstruction": _reconstruction,
     "filters": _filters,
     "weights": _weights,
-    "recursive": _recursive,
+    "recursive": lambda options: plot_files.recursive(_named(options)),
+    "similarity": _similarity,
+    "statistics": lambda options: plot_files.statistics(_named(options)),
 }

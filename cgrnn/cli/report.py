@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cgrnn.cli as cli
+from cgrnn.cli.generate import music_table
 from cgrnn.cli.parsing import Parser, make
 from cgrnn.cli.runs import make_folder
 from cgrnn.settings import AT_LEAST_ONE, NOT_NEGATIVE
@@ -43,19 +44,19 @@ TOGETHER = (
         "of others.",
     ),
 )
-ALONE = {
-    "binary": (
-        _Plot(
-            "pianoroll",
-            "Prediction and continuation",
-            "A test sequence, the probability of each note one frame ahead, and how the model "
-            "goes on from the first half.",
-        ),
+MUSIC = _Plot(
+    "statistics",
+    "Statistics of the music",
+    "Notes in a frame, pitch classes, steps, intervals and lengths of notes in the music made by "
+    "each model, beside the training set's.",
+)
+ALONE = (
+    _Plot(
+        "pianoroll",
+        "Prediction and continuation",
+        "A test sequence, the probability of each note one frame ahead, and how the model goes on "
+        "from the first half.",
     ),
-    "continuous": (),
-    "notes": (),
-}
-OF_ALL = (
     _Plot(
         "reconstruction",
         "Truth, prediction, reconstruction",
@@ -72,6 +73,12 @@ OF_ALL = (
         "Precision and covariance",
         "Precision matrix C_h⁻¹ and covariance C_h of the frame density at three frames, and "
         "averaged over the spikes; one scale, zero in the middle.",
+    ),
+    _Plot(
+        "similarity",
+        "Self-similarity",
+        "How like each moment of a piece is to every other, in a test sequence and in two pieces "
+        "of the model.",
     ),
     _Plot("filters", "Filters", "The columns of the coupling matrix W, sorted."),
     _Plot(
@@ -145,6 +152,8 @@ class _Maker:
 
     def __init__(self, folder: Path, options: Any) -> None:
         self.folder, self.options = folder, options
+        self.shown = ["--index", str(options.index)]
+        self.seed = ["--seed", str(options.seed)]
 
     def group(self, number: int, group: Sequence[Evaluated]) -> Section:
         """The section of a data set: what its runs show together, then each run."""
@@ -165,14 +174,15 @@ class _Maker:
                     for floor in first.found["floors"]
                 ),
             ],
-            sections=[
-                self.run(f"{anchor}-{place}", one, names[id(one)])
-                for place, one in enumerate(group)
-            ],
         )
-        paths = [str(one.run) for one in group]
+        self.listen(section, data["path"])
+        for place, one in enumerate(group):
+            section.sections.append(self.run(f"{anchor}-{place}", one, names[id(one)]))
+        runs = [str(one.run) for one in group]
         for plot in TOGETHER:
-            self.draw(section, plot, paths, ["--index", str(self.options.index)])
+            self.draw(section, plot, runs, self.shown)
+        music = [str(folder) for folder in map(self.music, section.sections) if folder.is_dir()]
+        self.draw(section, MUSIC, music, [])
         return section
 
     def run(self, anchor: str, one: Evaluated, name: str) -> Section:
@@ -181,49 +191,70 @@ class _Maker:
 
         section = Section(name, anchor, facts=_facts(one))
         self.play(section, one)
-        kind = "binary" if "accuracy" in one.found else "continuous"
-        for plot in (*ALONE[kind], *OF_ALL):
-            self.draw(section, plot, [str(one.run)], ["--index", str(self.options.index)])
+        for plot in ALONE:
+            self.draw(section, plot, [str(one.run)], self.shown)
         return section
+
+    def music(self, section: Section) -> Path:
+        """Where the music of a run goes; its last part names the run in figures."""
+        return self.folder / "music" / section.anchor / Path(section.title).name
 
     def draw(self, section: Section, plot: _Plot, runs: Sequence[str], more: Sequence[str]) -> None:
         """Add a figure, or the reason why there is none."""
         from evaluation.report import Picture
 
         file = self.folder / "figures" / f"{section.anchor}-{plot.kind}.png"
-        words = ["plot", plot.kind, *runs, *more, "--seed", str(self.options.seed)]
-        try:
-            called([*words, "-o", str(file)])
-        except ValueError as reason:
-            section.missing.append(f"{plot.title}: {reason}")
-            return
-        text = f"{plot.text} {section.title}."
-        section.pictures.append(Picture(file, plot.title, text, "cgrnn " + shlex.join(words)))
+        words = ["plot", plot.kind, *runs, *more, *self.seed, "-o", str(file)]
+        if self.made(section, plot.title, words):
+            text = f"{plot.text} {section.title}."
+            section.pictures.append(Picture(file, plot.title, text, _typed(words)))
+
+    def listen(self, section: Section, data: str) -> None:
+        """Add the test sequence that the figures show."""
+        from evaluation.report import Piece
+
+        file = self.folder / "music" / f"{section.anchor}-test.wav"
+        make_folder(file.parent)
+        words = ["data", "listen", data, *self.shown, "-o", str(file)]
+        if self.made(section, "Test sequence", words):
+            section.pieces.append(Piece(f"Test sequence {self.options.index}, real", file))
+            section.heard.append(_typed(words))
 
     def play(self, section: Section, one: Evaluated) -> None:
         """Add what the model makes up, and how it compares with the training set."""
-        from evaluation.report import Piece
+        from evaluation.report import Figures, Piece
 
-        folder = self.folder / "samples" / section.anchor
+        folder = self.music(section)
+        usual = round(one.found["frames"] / one.found["sequences"])
         words = ["generate", str(one.run), "-o", str(folder), "--count", str(self.options.count)]
-        words += ["--seed", str(self.options.seed), "--wav", "true"]
-        try:
-            made = called(words)
-        except ValueError as reason:
-            section.missing.append(f"Music: {reason}")
+        words += ["--frames", str(usual), *self.seed, "--wav", "true"]
+        found = self.made(section, "Music", words)
+        if not found:
             return
-        files = [Path(file) for file in made["files"]]
+        section.heard.append(_typed(words))
+        files = [Path(file) for file in found["files"]]
         scores = {file.stem: file for file in files if file.suffix == ".mid"}
         for number, file in enumerate(file for file in files if file.suffix == ".wav"):
             piece = Piece(f"Drawn from silence, {number + 1}", file, scores.get(file.stem))
             section.pieces.append(piece)
+        heads, *rows = music_table(found["statistics"]) or [[]]
+        if rows:
+            title = "What was made, beside the training set; usual: the distance of real music"
+            section.tables.append(Figures(title, heads[1:], rows))
+
+    def made(self, section: Section, title: str, words: Sequence[str]) -> dict[str, Any]:
+        """What a command says in JSON; nothing where it refuses, and the section says why."""
+        cli.say(f"$ {_typed(words)}")
+        try:
+            result: dict[str, Any] = json.loads(cli.run([*words, "--json"]))
+        except (ValueError, OSError) as reason:
+            section.missing.append(f"{title}: {reason}")
+            return {}
+        return result
 
 
-def called(words: Sequence[str]) -> dict[str, Any]:
-    """Run a command as the shell would; return its JSON."""
-    cli.say(f"$ cgrnn {shlex.join(words)}")
-    result: dict[str, Any] = json.loads(cli.run([*words, "--json"]))
-    return result
+def _typed(words: Sequence[str]) -> str:
+    return "cgrnn " + shlex.join(words)
 
 
 def _facts(one: Evaluated) -> list[tuple[str, str]]:
