@@ -19,7 +19,7 @@ benchmark-models: venv
 	$(BIN)/python benchmarks/models.py $(JSB) -o compared
 
 test: venv lint
-	$(BIN)/pytest tests cgrnn samplers evaluation data_prep
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile tests cgrnn samplers evaluation data_prep
 
 lint: venv
 	$(BIN)/ruff check .

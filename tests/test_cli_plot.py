@@ -83,6 +83,8 @@ def expected(name: str, kind: str, figure: str) -> bool:
     energy = name in ("cgrnn", "rnn-ssrbm", "rnn-rbm")
     return {
         "pianoroll": kind == "binary",
+        "similarity": kind == "binary",
+        "statistics": False,  # of a folder of music
         "reconstruction": kind != "notes",
         "precision": energy and name != "rnn-rbm" and kind == "continuous",
         "weights": energy,
@@ -229,4 +231,20 @@ def test_a_run_without_recursive_accuracies_is_told_of(
     (run / "evaluation.json").write_text("{}")
     refused("plot", "recursive", run, says=("evaluation.json", "cgrnn evaluate"))
     (run / "evaluation.json").write_text("{")
-    refused("plot", "recursive", run, says=("evaluation.json", "evaluate again"))
+    refused("plot", "recursive", run, says=("evaluation.json", "make it again"))
+
+
+def test_statistics_of_music_stand_beside_the_training_set_s(
+    command: Command, drawn: list[Any], small_run: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "cold", tmp_path / "hot"]
+    for folder, temperature in zip(folders, (0.5, 2.0), strict=True):
+        words = ["--sweeps", 3, "--frames", 9, "--temperature", temperature]
+        assert command("generate", small_run, "-o", folder, *words).code == 0
+    outcome = command("plot", "statistics", *folders, "-o", tmp_path / "both.png")
+    assert outcome.code == 0, outcome.err
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["training set", "cold", "hot"]
+    counted = json.loads((folders[1] / "statistics.json").read_text())["generated"]["histograms"]
+    bars = drawn[0].axes[0].containers[2]
+    assert [bar.get_height() for bar in bars] == pytest.approx(counted["notes_per_frame"])

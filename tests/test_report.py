@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from conftest import Command
 from matplotlib.figure import Figure as Drawing
 
 from data_prep.midi import write_midi
@@ -110,6 +111,24 @@ def _contrast(one: str, other: str) -> float:
 
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_command(command: Command, small_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "small"
+    shutil.copytree(small_run, run)
+    assert "not evaluated yet" in command("report", run, "-o", tmp_path / "page").err
+    quick = ["--chains", 2, "--levels", 4, "--stderr", 9, "--sweeps", 3, "--samples", 1]
+    assert command("evaluate", run, *quick).code == 0
+    outcome = command("report", run, "-o", tmp_path / "page", "--count", 1)
+    assert outcome.code == 0, outcome.err
+    text = (tmp_path / "page" / "report.html").read_text()
+    elements = _Elements(text).found
+    pictures = [attributes["alt"] or "" for tag, attributes in elements if tag == "img"]
+    assert len(pictures) == 10  # four of all runs, and every kind of this one but precision
+    assert [attributes for tag, attributes in elements if "download" in attributes]
+    assert sum(tag == "audio" for tag, _ in elements) == 2  # a real sequence and one drawn
+    assert "Precision and covariance: " in text  # and why there is none
+    assert text.count("cgrnn plot ") == len(pictures)
 
 
 @pytest.fixture(scope="module")

@@ -169,10 +169,6 @@ class _Maker:
             facts=[
                 ("data set", f"{data['path']}, fingerprint {data['fingerprint'][:16]}"),
                 ("scored", f"{first.found['sequences']} sequences, {first.found['frames']} frames"),
-                *(
-                    ("floor", f"{floor['name']}: {floor['per_frame']:.2f} nats per frame")
-                    for floor in first.found["floors"]
-                ),
             ],
         )
         self.listen(section, data["path"])
@@ -206,7 +202,7 @@ class _Maker:
         file = self.folder / "figures" / f"{section.anchor}-{plot.kind}.png"
         words = ["plot", plot.kind, *runs, *more, *self.seed, "-o", str(file)]
         if self.made(section, plot.title, words):
-            text = f"{plot.text} {section.title}."
+            text = f"{section.title}: {plot.text}"
             section.pictures.append(Picture(file, plot.title, text, _typed(words)))
 
     def listen(self, section: Section, data: str) -> None:
