@@ -12,6 +12,7 @@ import pretty_midi
 import pytest
 import soundfile
 import torch
+from conftest import Command
 
 from cgrnn.checkpoint import describe
 from cgrnn.cli.runs import open_data
@@ -21,7 +22,6 @@ from data_prep.midi import write_midi
 from data_prep.midi_rolls import Request
 from data_prep.midi_symusic import by_symusic
 from evaluation import music
-from tests.conftest import Command
 
 LOWEST, KEYS = 50, 30
 Refused = Callable[..., None]

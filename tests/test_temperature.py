@@ -5,6 +5,15 @@ import math
 
 import pytest
 import torch
+from densities import (
+    BINARY,
+    GAUSSIAN_SPIKE_SLAB,
+    LAYERS,
+    SPIKE_SLAB,
+    generator,
+    random_density,
+    random_frames,
+)
 
 from cgrnn.layers import (
     NADE,
@@ -15,15 +24,6 @@ from cgrnn.layers import (
 )
 from cgrnn.models import CGRNN, LGSSM, RNN, RNNNADE, RNNRBM, VRNN, NoteRNN
 from cgrnn.models.notes import CategoricalDensity, RoundedGaussianDensity
-from tests.densities import (
-    BINARY,
-    GAUSSIAN_SPIKE_SLAB,
-    LAYERS,
-    SPIKE_SLAB,
-    generator,
-    random_density,
-    random_frames,
-)
 
 TEMPERATURES = (0.3, 2.5)
 

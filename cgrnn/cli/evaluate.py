@@ -79,7 +79,7 @@ def parser(argv: Sequence[str]) -> Parser:
         "--paths",
         kind=int,
         default=100,
-        help="paths of latents for each sequence, in models with latents",
+        help="paths of latents for each sequence, in models whose latents have a prior",
         limit=AT_LEAST_ONE,
     )
     result.add(
