@@ -262,7 +262,10 @@ def written(value: Value, form: str) -> str:
     """
     text = format(value.value, form).replace("-", "−")
     mark = f"{value.mark} " if value.mark else ""
-    return mark + text + (f" ± {format(value.stderr, form)}" if value.stderr else "")
+    error = format(value.stderr, form)
+    if not error.strip("0.%"):  # smaller than the last digit written
+        error = f"{value.stderr:.1g}"
+    return mark + text + (f" ± {error}" if value.stderr else "")
 
 
 def _warnings(found: Mapping[str, Any]) -> list[str]:

@@ -98,7 +98,7 @@ def test_moved_run_and_moved_data(
 
     def music_of(run: Path, name: str) -> list[bytes]:
         assert command("generate", run, "-o", tmp_path / name, "--frames", 5).code == 0
-        return [file.read_bytes() for file in sorted((tmp_path / name).iterdir())]
+        return [file.read_bytes() for file in sorted((tmp_path / name).glob("*.mid"))]
 
     run, moved, data = tmp_path / "run", tmp_path / "elsewhere" / "moved", tmp_path / "moved.h5"
     shutil.copytree(small_run, run)

@@ -153,6 +153,7 @@ def test_forms_hold_the_same_cells() -> None:
 
 def test_written() -> None:
     assert written(Value(1234567), ",.0f") == "1,234,567"
+    assert written(Value(-7.1, 0.0016, "≥"), ".2f") == "≥ −7.10 ± 0.002"
 
 
 def write(folder: Path, one: Evaluated) -> Path:

@@ -38,7 +38,7 @@ def trained(name: str, kind: str) -> torch.nn.Module:
     if kind == "binary":
         model.set_marginals(data.mean((0, 1)))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(60):
+    for _ in range(40):
         optimizer.zero_grad()
         model.loss(data, torch.full((SEQUENCES,), FRAMES)).backward()
         optimizer.step()
