@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,6 +173,16 @@ class Table:
     titles: list[list[str]]
     rows: list[tuple[str, list[Cell]]]
     notes: list[str] = field(default_factory=list)
+
+    def parts(self) -> Iterator[tuple[str, list[str], list[tuple[str, list[Cell]]]]]:
+        """Setting, titles and rows of each group of columns, without the rows it has not."""
+        start = 0
+        for setting, titles in zip(self.settings, self.titles, strict=True):
+            its = slice(start, start + len(titles))
+            rows = [(name, cells[its]) for name, cells in self.rows]
+            kept = [(name, cells) for name, cells in rows if any(cell.value for cell in cells)]
+            yield setting, titles, kept
+            start += len(titles)
 
 
 def compare(runs: Sequence[Evaluated], columns: Sequence[str] = tuple(COLUMNS)) -> Table:

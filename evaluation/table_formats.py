@@ -16,14 +16,11 @@ _SCORES = ("per_frame", "per_sequence", "stderr", "kind", "estimator", "first_fr
 
 def terminal(table: Table) -> str:
     """A block of aligned columns for each data set; a star marks the best of a column."""
-    lines, start = [], 0
-    for setting, titles in zip(table.settings, table.titles, strict=True):
-        its = slice(start, start + len(titles))
-        start += len(titles)
+    lines = []
+    for setting, titles, body in table.parts():
         rows = [
-            [name, *(cell.text + ("*" if cell.best else " ") for cell in cells[its])]
-            for name, cells in table.rows
-            if any(cell.value for cell in cells[its])
+            [name, *(cell.text + ("*" if cell.best else " ") for cell in cells)]
+            for name, cells in body
         ]
         heads = ["", *(title + " " for title in titles)]
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]

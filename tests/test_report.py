@@ -17,7 +17,7 @@ from conftest import Command
 from matplotlib.figure import Figure as Drawing
 
 from data_prep.midi import write_midi
-from evaluation.comparison import Cell, Table
+from evaluation.comparison import Cell, Table, Value
 from evaluation.report import LARGE_SOUND, Figures, Picture, Piece, Section, page
 
 RATE = 11_025
@@ -42,7 +42,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert sounds[0].stat().st_size < LARGE_SOUND < sounds[1].stat().st_size
     score = folder / "piece.mid"
     write_midi(score, np.eye(8, 12, dtype="uint8"), 2.0, 60)
-    cells = [Cell("≈ −5.75 ± 0.05", True), *(Cell("–") for _ in range(11))]
+    cells = [Cell("≈ −5.75 ± 0.05", True, Value(-5.75, 0.05, "≈")) for _ in range(12)]
     table = Table(["jsb, test", "audio, test"], [["nats per frame"] * 6] * 2, [("cgrnn", cells)])
     run = Section(
         "cgrnn",
