@@ -17,7 +17,7 @@ from conftest import SMALL, Command, write_music
 import cgrnn
 
 Refused = Callable[..., None]
-EPOCHS = 120
+EPOCHS = 50
 KILLED_AFTER = 9
 
 
