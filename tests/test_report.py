@@ -16,6 +16,7 @@ import soundfile
 from conftest import Command
 from matplotlib.figure import Figure as Drawing
 
+from data_prep import store
 from data_prep.midi import write_midi
 from evaluation.comparison import Cell, Table, Value
 from evaluation.report import LARGE_SOUND, Figures, Picture, Piece, Section, page
@@ -129,6 +130,21 @@ def test_the_command(command: Command, small_run: Path, tmp_path: Path) -> None:
     assert sum(tag == "audio" for tag, _ in elements) == 2  # a real sequence and one drawn
     assert "Precision and covariance: " in text  # and why there is none
     assert text.count("cgrnn plot ") == len(pictures)
+
+
+def test_models_of_sound_are_heard(command: Command, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    splits = {name: [(name, random.normal(size=(9, 6)).astype("f4"))] for name in store.SPLITS}
+    data, run = tmp_path / "sound.h5", tmp_path / "run"
+    store.write(data, splits, kind="continuous", sample_rate=8000)
+    words = ["--model", "rnn", "--data", data, "-o", run, "--recurrent-dim", 3, "--max-epochs", 1]
+    assert command("train", *words, "--validate-every", 1).code == 0
+    assert command("evaluate", run).code == 0
+    outcome = command("report", run, "-o", tmp_path / "page", "--count", 2)
+    assert outcome.code == 0, outcome.err
+    text = (tmp_path / "page" / "report.html").read_text()
+    assert sum(tag == "audio" for tag, _ in _Elements(text).found) == 3  # one real, two drawn
+    assert "Music: " not in text
 
 
 @pytest.fixture(scope="module")

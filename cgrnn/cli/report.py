@@ -223,7 +223,9 @@ class _Maker:
         folder = self.music(section)
         usual = round(one.found["frames"] / one.found["sequences"])
         words = ["generate", str(one.run), "-o", str(folder), "--count", str(self.options.count)]
-        words += ["--frames", str(usual), *self.seed, "--wav", "true"]
+        words += ["--frames", str(usual), *self.seed]
+        if "accuracy" in one.found:  # a model of notes; one of sound writes WAV anyway
+            words += ["--wav", "true"]
         found = self.made(section, "Music", words)
         if not found:
             return
