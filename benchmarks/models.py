@@ -50,14 +50,7 @@ def measured(name: str, data: Path, run: Path, minutes: float) -> dict[str, Any]
         last = list(csv.DictReader(lines))[-1]
     trained = len(store.read(data, "train").splits["train"].frames)
     found["frames_a_second"] = trained * int(last["epoch"]) / float(last["seconds"])
-    found["parameters"] = parameters(run)
     return found
-
-
-def parameters(run: Path) -> int:
-    from cgrnn import load
-
-    return sum(parameter.numel() for parameter in load(run).parameters())
 
 
 def row(found: dict[str, Any]) -> str:

@@ -23,7 +23,6 @@ PANELS = {
     "harmonic_interval": ("Intervals of chords, without octaves", "semitones"),
     "duration": ("Length of notes", "frames"),
 }
-_CLASSES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"]
 
 
 def curves(named: Named) -> Figure:
@@ -84,6 +83,7 @@ def recursive(named: Named) -> Figure:
 def statistics(named: Named) -> Figure:
     """Histograms of generated music beside the training set's, from `statistics.json`."""
     from evaluation import figures
+    from evaluation.figures.track import NOTES
     from evaluation.music import WIDEST
 
     series: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def statistics(named: Named) -> Figure:
             for kind, title in titles.items()
         },
         labels=dict(PANELS.values()),
-        ticks={titles["pitch_class"]: _CLASSES},
+        ticks={titles["pitch_class"]: list(NOTES)},
         firsts={titles["melodic_interval"]: -WIDEST},
     )
 

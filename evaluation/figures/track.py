@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from evaluation.figures.style import COLOURS, SEQUENTIAL, Figure, bound_of, diverging, scale
 
-_NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
+NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 SOUNDING = 0.1  # probability from which a key is within the range of pitches that is shown
 
 
@@ -22,7 +22,7 @@ def note_name(pitch: int) -> str:
         >>> note_name(60), note_name(69)
         ('C4', 'A4')
     """
-    return f"{_NOTES[pitch % 12]}{pitch // 12 - 1}"
+    return f"{NOTES[pitch % 12]}{pitch // 12 - 1}"
 
 
 @dataclass(frozen=True, eq=False)
