@@ -8,7 +8,7 @@ overwrites that with gradients, and the weights' gradients are a few large produ
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -110,6 +110,109 @@ class Tanh:
         return [(slice(None), gate)]
 
 
+class Weights(NamedTuple):
+    """What the loop multiplies by at every step.
+
+    Attributes:
+        latent: the columns of `weight_ih` for the latents, `(G, H)` with `G = gates · R`.
+        recurrent: `weight_hh`, `(G, R)`.
+        bias: `bias_hh`, `(G,)`.
+        spike: U₂, `(H, R)`.
+    """
+
+    latent: Tensor
+    recurrent: Tensor
+    bias: Tensor
+    spike: Tensor
+
+
+class Tape(NamedTuple):
+    """What the forward loop leaves to the backward loop, time first.
+
+    Attributes:
+        gates: `(N, B, G)`: before, the share of the features and `bias_ih`; after the forward loop
+            the values of the gates; after the backward loop the gradients of pre-activations `a`.
+        kept: `(N, B, kept · R)`: what the cell keeps; afterwards gradients, as the cell says.
+        contexts: `(N + 1, B, R)`: `u_0 … u_N`; the first is there before.
+        spikes, latents: `(N, B, H)`.
+    """
+
+    gates: Tensor
+    kept: Tensor
+    contexts: Tensor
+    spikes: Tensor
+    latents: Tensor
+
+
+def forward_loop(
+    cell: Any,
+    weights: Weights,
+    logits: Tensor,
+    slabs: Tensor,
+    uniforms: Tensor | None,
+    memory: State,
+    tape: Tape,
+) -> State:
+    """Fill the tape over time; return what else than `u` the last state holds.
+
+    Args:
+        cell: `GRU`, `LSTM` or `Tanh`.
+        weights: of the cell and of the spikes.
+        logits, slabs, uniforms: as in `LatentDrive`, `(N, B, H)`; `uniforms` None for expected
+            spikes.
+        memory: the state before the first frame without its `u`.
+        tape: contiguous, with `gates` and `contexts[0]` as `Tape` says.
+    """
+    gates, kept, contexts, spikes, latents = tape
+    for n in range(len(gates)):
+        torch.addmm(logits[n], contexts[n], weights.spike.t(), out=spikes[n]).sigmoid_()
+        if uniforms is not None:
+            torch.lt(uniforms[n], spikes[n], out=spikes[n])
+        torch.mul(spikes[n], slabs[n], out=latents[n])
+        gates[n].addmm_(latents[n], weights.latent.t())
+        state = (contexts[n], *memory)
+        u, *rest = cell.forward(gates[n], kept[n], state, weights.recurrent, weights.bias)
+        contexts[n + 1], memory = u, tuple(rest)
+    return memory
+
+
+def backward_loop(
+    cell: Any,
+    weights: Weights,
+    slabs: Tensor,
+    tape: Tape,
+    d_contexts: Tensor,
+    d_memory: State,
+    d_latents: Tensor,
+    d_logits: Tensor | None,
+) -> State:
+    """Turn the tape's gates into gradients, fill `d_logits`, return those of the first state.
+
+    Args:
+        cell, weights, slabs, tape: those of the forward loop.
+        d_contexts: gradients of `u_1 … u_N` from outside, `(N, B, R)`.
+        d_memory: gradients of what the forward loop returned.
+        d_latents: `(N, B, H)`, filled where `d_logits` is given; drawn latents are left to one
+            product after the loop.
+        d_logits: `(N, B, H)` for expected spikes, whose gradient goes back to the context; None for
+            drawn ones, which carry none.
+    """
+    gates, kept, contexts, spikes, _ = tape
+    grad: State = (torch.zeros_like(contexts[0]), *d_memory)
+    for n in reversed(range(len(gates))):
+        grad = (grad[0] + d_contexts[n], *grad[1:])
+        du, *rest = cell.backward(gates[n], kept[n], contexts[n], grad)
+        for rows, part in cell.to_recurrent(gates[n], kept[n]):
+            du = du.addmm_(part, weights.recurrent[rows])
+        if d_logits is not None:
+            torch.mm(gates[n], weights.latent, out=d_latents[n])
+            slope = spikes[n] * (1 - spikes[n])
+            torch.mul(slope.mul_(slabs[n]), d_latents[n], out=d_logits[n])
+            du = du.addmm_(d_logits[n], weights.spike)
+        grad = (du, *rest)
+    return grad
+
+
 class LatentScan(torch.autograd.Function):
     """Contexts after every frame of a recurrence fed by frames and by its own latents.
 
@@ -137,7 +240,6 @@ class LatentScan(torch.autograd.Function):
         frames, batch, hidden = logits.shape
         size = weight_hh.shape[1]
         split = weight_ih.shape[1] - hidden
-        from_visible, from_latent = weight_ih[:, :split], weight_ih[:, split:]
         gates = logits.new_empty(frames, batch, cell.gates * size)
         if features is None:
             gates.copy_(bias_ih)
@@ -145,21 +247,18 @@ class LatentScan(torch.autograd.Function):
             torch.addmm(
                 bias_ih,
                 features.reshape(-1, split),
-                from_visible.t(),
+                weight_ih[:, :split].t(),
                 out=gates.view(-1, cell.gates * size),
             )
-        kept = logits.new_empty(frames, batch, cell.kept * size)
-        contexts = logits.new_empty(frames + 1, batch, size)
-        spikes, latents = logits.new_empty(2, frames, batch, hidden)
-        contexts[0] = state[0]
-        for n in range(frames):
-            torch.addmm(logits[n], contexts[n], u2.t(), out=spikes[n]).sigmoid_()
-            if uniforms is not None:
-                torch.lt(uniforms[n], spikes[n], out=spikes[n])
-            torch.mul(spikes[n], slabs[n], out=latents[n])
-            gates[n].addmm_(latents[n], from_latent.t())
-            state = cell.forward(gates[n], kept[n], (contexts[n], *state[1:]), weight_hh, bias_hh)
-            contexts[n + 1] = state[0]
+        tape = Tape(
+            gates,
+            logits.new_empty(frames, batch, cell.kept * size),
+            logits.new_empty(frames + 1, batch, size),
+            *logits.new_empty(2, frames, batch, hidden),
+        )
+        tape.contexts[0] = state[0]
+        weights = Weights(weight_ih[:, split:], weight_hh, bias_hh, u2)
+        memory = forward_loop(cell, weights, logits, slabs, uniforms, state[1:], tape)
         ctx.cell, ctx.split, ctx.sampled = cell, split, uniforms is not None
         ctx.has_features, ctx.done = features is not None, False
         ctx.save_for_backward(
@@ -167,42 +266,27 @@ class LatentScan(torch.autograd.Function):
             slabs,
             weight_ih,
             weight_hh,
+            bias_hh,
             u2,
-            gates,
-            kept,
-            contexts,
-            spikes,
-            latents,
+            *tape,
         )
-        return (contexts[1:], *(part.clone() for part in state[1:]))
+        return (tape.contexts[1:], *(part.clone() for part in memory))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         if ctx.done:
             raise RuntimeError("LatentScan overwrites what it keeps: call backward once a forward")
         ctx.done = True
-        features, slabs, weight_ih, weight_hh, u2, *rest = ctx.saved_tensors
-        gates, kept, contexts, spikes, latents = rest
-        cell, split = ctx.cell, ctx.split
-        from_latent = weight_ih[:, split:]
-        d_latents = latents.new_empty(latents.shape)
-        # Expected spikes carry a gradient back to the context; drawn ones carry none.
-        d_logits = None if ctx.sampled else latents.new_empty(latents.shape)
-        grad: State = (torch.zeros_like(contexts[0]), *grads[1:])
-        for n in reversed(range(len(gates))):
-            grad = (grad[0] + grads[0][n], *grad[1:])
-            grad = cell.backward(gates[n], kept[n], contexts[n], grad)
-            du = grad[0]
-            for rows, part in cell.to_recurrent(gates[n], kept[n]):
-                du = du.addmm_(part, weight_hh[rows])
-            if d_logits is not None:
-                torch.mm(gates[n], from_latent, out=d_latents[n])
-                slope = spikes[n] * (1 - spikes[n])
-                torch.mul(slope.mul_(slabs[n]), d_latents[n], out=d_logits[n])
-                du = du.addmm_(d_logits[n], u2)
+        features, slabs, weight_ih, weight_hh, bias_hh, u2, *rest = ctx.saved_tensors
+        cell, split, tape = ctx.cell, ctx.split, Tape(*rest)
+        gates, kept, contexts, spikes, latents = tape
+        weights = Weights(weight_ih[:, split:], weight_hh, bias_hh, u2)
+        d_latents = torch.empty_like(latents)
+        d_logits = None if ctx.sampled else torch.empty_like(latents)
+        grad = backward_loop(cell, weights, slabs, tape, grads[0], grads[1:], d_latents, d_logits)
         flat, past = gates.flatten(0, 1), contexts[:-1].flatten(0, 1)
         if d_logits is None:
-            torch.mm(flat, from_latent, out=d_latents.flatten(0, 1))
+            torch.mm(flat, weights.latent, out=d_latents.flatten(0, 1))
         d_features, d_weight_ih = None, torch.empty_like(weight_ih)
         if ctx.has_features:
             d_weight_ih[:, :split] = flat.t() @ features.reshape(-1, split)
