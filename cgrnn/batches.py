@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,26 @@ class Batch:
         lengths: `(batch,)`.
         rows: place of every frame in the split, `(batch, frames)`; 0 in the padding.
         shifts: keys by which each sequence was moved up, `(batch,)`.
+        sequences: how many the batch has in all processes.
+        share: how much of the batch's scored frames these are; 0 where they only stand in for none.
     """
 
     frames: Tensor
     lengths: Tensor
     rows: Tensor
     shifts: Tensor
+    sequences: int
+    share: float
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        return Batch(*(x.to(device, non_blocking=non_blocking) for x in self._tensors()))
+        return self._each(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        return Batch(*(x.pin_memory() for x in self._tensors()))
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        frames, lengths, rows, shifts = map(function, self._tensors())
+        return Batch(frames, lengths, rows, shifts, self.sequences, self.share)
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return self.frames, self.lengths, self.rows, self.shifts
@@ -67,6 +75,10 @@ class Batches(torch.utils.data.Dataset[Batch]):
             as far as none of its notes leaves the keyboard.
         shuffle: seed of the order and of the moves; None keeps the order and moves nothing.
         mean, std: frames come as `(frames - mean) / std`.
+        part: the process that asks, and how many there are. Each gets sequences of its own of every
+            batch, moved as they would be for one process; they are of like length, to take it equal
+            time.
+        given_frames: how many first frames of each piece are not scored.
     """
 
     def __init__(
@@ -79,7 +91,10 @@ class Batches(torch.utils.data.Dataset[Batch]):
         shuffle: tuple[int, ...] | None = None,
         mean: float = 0.0,
         std: float = 1.0,
+        part: tuple[int, int] = (0, 1),
+        given_frames: int = 0,
     ) -> None:
+        self.part, self.given_frames = part, given_frames
         self.frames, self.batch_size = frames, batch_size
         self.transpose, self.shuffle = transpose, shuffle
         self.mean, self.std = mean, std
@@ -95,8 +110,9 @@ class Batches(torch.utils.data.Dataset[Batch]):
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Batch:
-        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        pieces = self.pieces[chosen]
+        batch = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        own, share = self._own(self.pieces[batch])
+        pieces = self.pieces[batch[own]]
         rolls = [self.frames[begin:end] for begin, end in pieces]
         lengths = torch.from_numpy(pieces[:, 1] - pieces[:, 0])
         offsets = torch.arange(int(lengths.max()))
@@ -107,20 +123,37 @@ class Batches(torch.utils.data.Dataset[Batch]):
             place[: len(roll)] = torch.from_numpy(roll)
             if (self.mean, self.std) != (0.0, 1.0):
                 place[: len(roll)].sub_(self.mean).div_(self.std)
-        shifts = torch.tensor(self._shifts(number, rolls))
-        return Batch(moved(frames, shifts) if shifts.any() else frames, lengths, rows, shifts)
+        shifts = torch.tensor(self._shifts(number, own, rolls))
+        frames = moved(frames, shifts) if shifts.any() else frames
+        return Batch(frames, lengths, rows, shifts, len(batch), share)
 
-    def _shifts(self, number: int, rolls: list[np.ndarray]) -> list[int]:
+    def _own(self, pieces: np.ndarray) -> tuple[np.ndarray, float]:
+        """Places in a batch of this process's sequences, and their share of its scored frames.
+
+        A process whose sequences have none stands by with the batch's longest, for no share: models
+        take no batch without scored frames, and no process may miss a step.
+        """
+        process, processes = self.part
+        own = np.arange(process, len(pieces), processes)
+        if processes == 1:
+            return own, 1.0
+        scored = np.maximum(pieces[:, 1] - pieces[:, 0] - self.given_frames, 0)
+        if not scored[own].any():
+            return scored.argmax(keepdims=True), 0.0
+        return own, float(scored[own].sum() / scored.sum())
+
+    def _shifts(self, number: int, own: np.ndarray, rolls: list[np.ndarray]) -> list[int]:
         if self.shuffle is None or not self.transpose:
             return [0] * len(rolls)
-        random = np.random.default_rng((*self.shuffle, number))
+        # A number for each place, whoever has it and whatever its notes.
+        draws = np.random.default_rng((*self.shuffle, number)).random(self.batch_size)[own]
         shifts = []
-        for roll in rolls:
+        for roll, draw in zip(rolls, draws, strict=True):
             sounding = np.flatnonzero(roll.any(axis=0))
             edges = (sounding[0], sounding[-1]) if len(sounding) else (0, roll.shape[1] - 1)
             down = min(self.transpose, edges[0])
             up = min(self.transpose, roll.shape[1] - 1 - edges[1])
-            shifts.append(int(random.integers(-down, up + 1)))
+            shifts.append(int(draw * (down + up + 1)) - int(down))
         return shifts
 
 

@@ -74,6 +74,8 @@ class History(pl.Callback):
                 **measured,
             }
         )
+        if not trainer.is_global_zero:
+            return
         self._write()
         if validated:
             self.say(self._line())

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cgrnn.batches import Batch, Batches, moved
 from cgrnn.history import History
 from cgrnn.models.sequence import SequenceModel, mask_of
+from cgrnn.processes import means, rank, summed, world, world_here
 from cgrnn.settings import TrainingOptions
 
 MONITOR = "valid_log_likelihood"
@@ -34,6 +36,9 @@ class Training(pl.LightningModule):
 
     All randomness of an epoch follows from the seed and the epoch's number, so that a run resumed
     from the last epoch's checkpoint goes on as if it had never stopped.
+
+    Several processes share every batch: the gradient is the mean over all its frames, and what is
+    measured is agreed on before anything is decided by it, so that all decide alike.
 
     Args:
         model: the model to train.
@@ -61,13 +66,19 @@ class Training(pl.LightningModule):
         self.normalisation = normalisation
         self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_chains)
         self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
-        self.steps_an_epoch = len(self._batches(epoch=0))
+        self.seconds_agreed = 0.0  # at the end of the last step
+        batches = self._batches(epoch=0)
+        self.shortest = int(np.diff(batches.pieces).min())
+        self.steps_an_epoch = len(batches)
         self.steps_planned = options.max_epochs * self.steps_an_epoch
         if options.persistent:
             if not model.has_chains:
                 raise ValueError(f"persistent: model {model.name!r} has no chains to keep")
             self.chains: Tensor
             self.register_buffer("chains", torch.from_numpy(self._chains_at_data()))
+            self.drawn: Tensor  # whose chains this process has moved in this epoch
+            drawn = torch.zeros(len(self.chains), dtype=torch.bool)
+            self.register_buffer("drawn", drawn, persistent=False)
 
     @property
     def seconds(self) -> float:
@@ -112,6 +123,8 @@ class Training(pl.LightningModule):
             options.transpose if self.model.visible == "binary" else 0,
             (options.seed, epoch),
             *self.normalisation,
+            (rank(), world()),
+            self.model.given_frames,
         )
 
     def configure_optimizers(self) -> Any:
@@ -128,7 +141,7 @@ class Training(pl.LightningModule):
 
     def _rate(self, step: int) -> float:
         """Cosine from 1 to a twentieth over the epochs or the minutes, whichever end first."""
-        done = min(1.0, max(step / self.steps_planned, self.seconds / self.seconds_allowed))
+        done = min(1.0, max(step / self.steps_planned, self.seconds_agreed / self.seconds_allowed))
         return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 
     def _decayed(self, step: int) -> float:
@@ -146,7 +159,7 @@ class Training(pl.LightningModule):
         self.trainer.should_stop = patience_ended or (validated and time_ended)
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(hash((self.options.seed, self.current_epoch)))
+        torch.manual_seed(hash((self.options.seed, self.current_epoch)) + rank())
         if self.current_epoch + 1 == self.options.max_epochs:
             self.trainer.check_val_every_n_epoch = 1
 
@@ -162,17 +175,29 @@ class Training(pl.LightningModule):
         if self.options.persistent:
             chains = moved(self.chains[batch.rows], batch.shifts).to(batch.frames.dtype)
         loss = self.model.loss(batch.frames, batch.lengths, chains=chains)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(self._divergence(f"the loss is {loss.item()}"))
-        if chains is not None:
+        measured = {"train_loss": loss.detach(), **self.model.monitored}
+        measured = self._agreed(measured, batch.share)
+        if not torch.isfinite(measured["train_loss"]):
+            raise FloatingPointError(
+                self._divergence(f"the loss is {measured['train_loss'].item()}")
+            )
+        if chains is not None and batch.share:
             inside = mask_of(batch.lengths, batch.frames.shape[1])
             back = moved(chains, -batch.shifts).to(self.chains.dtype)
             self.chains[batch.rows[inside]] = back[inside]
-        measured = {"train_loss": loss.detach(), **self.model.monitored}
+            self.drawn[batch.rows[inside]] = True
         self.log_dict(
-            measured, batch_size=len(batch.lengths), on_epoch=True, on_step=False, prog_bar=True
+            measured, batch_size=batch.sequences, on_epoch=True, on_step=False, prog_bar=True
         )
-        return loss
+        return loss * (world() * batch.share)  # lightning takes the mean over the processes
+
+    def _agreed(self, measured: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Means over all frames of the batch; the model's running averages become theirs too."""
+        averages = list(self.model.buffers())
+        agreed = means([*measured.values(), *averages], share)
+        for average, mean in zip(averages, agreed[len(measured) :], strict=True):
+            average.copy_(mean)
+        return dict(zip(measured, agreed, strict=False))
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
@@ -188,42 +213,62 @@ class Training(pl.LightningModule):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Stop early enough for the last validation to end in time."""
-        if self.seconds + 1.3 * self.validation_seconds > self.seconds_allowed:
+        if self.options.max_minutes is None:
+            return
+        self.seconds_agreed = self._over_processes(self.seconds)
+        if self.seconds_agreed + 1.3 * self.validation_seconds > self.seconds_allowed:
             self.trainer.check_val_every_n_epoch = 1
             self.trainer.should_stop = True
 
+    def _over_processes(self, seconds: float) -> float:
+        (mean,) = means([torch.tensor(seconds, device=self.device)], 1 / world())
+        return float(mean)
+
     def on_train_epoch_end(self) -> None:
         """Called before the checkpoint is written: the last step's result is seen by no loss."""
+        if self.options.persistent and world() > 1:
+            self._exchange_chains()
         if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
             raise FloatingPointError(self._divergence("the last step spoilt the model"))
 
+    def _exchange_chains(self) -> None:
+        """Give every process the chains that the others have moved: no two had one frame."""
+        theirs = summed(torch.where(self.drawn[:, None], self.chains, 0.0))
+        drawn = summed(self.drawn.int()).bool()
+        self.chains.copy_(torch.where(drawn[:, None], theirs, self.chains))
+        self.drawn.zero_()
+
     def on_validation_epoch_start(self) -> None:
         self.validation_started = time.monotonic()
-        self.scores: list[Tensor] = []
-        self.spreads: list[Tensor] = []
+        self.scores = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.spreads = torch.zeros_like(self.scores)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Log-likelihood of the chosen frames; the same draws each time."""
+        """Log-likelihood of the chosen frames; the same draws each time, whichever process scores
+        the batch."""
+        if index % world() != rank():
+            return
         generator = torch.Generator(self.device).manual_seed(index)
         inside = self.model.scored(batch.lengths, batch.frames.shape[1])
         inside &= self.chosen.to(self.device)[batch.rows]
         if not inside.any():
             return
         found = self.model.scores(batch.frames, batch.lengths, inside, self.estimate, generator)
-        self.scores.append(found.log_prob)
+        self.scores += _total(found.log_prob)
         if found.spread is not None:
-            self.spreads.append(found.spread)
+            self.spreads += _total(found.spread)
 
     def on_validation_epoch_end(self) -> None:
-        score = torch.cat(self.scores).mean()
+        score, spread = (total / count for total, count in map(summed, (self.scores, self.spreads)))
         if not torch.isfinite(score):
             raise FloatingPointError(
                 self._divergence(f"the validation log-likelihood is {score.item()}")
             )
         self.log(MONITOR, score.float(), prog_bar=True)
-        if self.spreads:
-            self.log("valid_log_weight_std", torch.cat(self.spreads).mean().float())
-        self.validation_seconds = time.monotonic() - self.validation_started
+        if self.spreads[1]:
+            self.log("valid_log_weight_std", spread.float())
+        seconds = time.monotonic() - self.validation_started
+        self.validation_seconds = self._over_processes(seconds)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["cgrnn"] = self.head
@@ -231,9 +276,14 @@ class Training(pl.LightningModule):
         checkpoint["validation_seconds"] = self.validation_seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.seconds_before = checkpoint["seconds"]
+        self.seconds_before = self.seconds_agreed = checkpoint["seconds"]
         self.validation_seconds = checkpoint["validation_seconds"]
         self.started = time.monotonic()
+
+
+def _total(values: Tensor) -> Tensor:
+    """Their sum and how many they are, `(2,)` float64."""
+    return torch.stack([values.double().sum(), values.new_tensor(len(values)).double()])
 
 
 def _culprit(model: SequenceModel) -> str:
@@ -278,16 +328,25 @@ class _Checkpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})
 
 
+def _together(training: Training) -> DDPStrategy:
+    """One gradient for all processes."""
+    # A sequence of one frame has no transition, which then gets no gradient.
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=training.shortest == 1)
+
+
 def fit(
     training: Training, run: Path, resume: bool, say: Callable[[str], None], progress: bool
 ) -> Mapping[str, Any]:
     """Train until the epochs, the minutes or the patience end.
 
+    Under `torchrun` its processes train together; the first one writes. A `FloatingPointError` is
+    raised in all of them.
+
     Args:
         training: what to train.
         run: run directory; its `checkpoints/`, `metrics.csv` and `tensorboard/` are written.
         resume: go on from the last epoch's checkpoint where there is one.
-        say: called with a line about each validation.
+        say: called with a line about each validation, in the first process.
         progress: show Lightning's progress bar.
 
     Returns:
@@ -301,7 +360,10 @@ def fit(
     )
     trainer = pl.Trainer(
         accelerator=options.accelerator,
-        devices=1,
+        devices=world_here(),
+        num_nodes=world() // world_here(),
+        strategy=_together(training) if world() > 1 else "auto",
+        use_distributed_sampler=False,  # the batches are shared out already
         precision=options.precision,
         max_epochs=options.max_epochs,
         min_epochs=0,

@@ -23,7 +23,9 @@ DESCRIPTION = (
     "Train a model. The run directory gets config.yaml, checkpoints/best.ckpt and last.ckpt, "
     "metrics.csv and TensorBoard events. Validation likelihoods are nats a frame: exact, a lower "
     "bound by one path of latents, or by a short annealed importance sampling on fixed frames; "
-    "`cgrnn evaluate` gives the figure to quote."
+    "`cgrnn evaluate` gives the figure to quote. `torchrun --nproc-per-node N -m cgrnn train …` "
+    "shares every batch over N processes or devices, with --nnodes also over machines that see the "
+    "same files."
 )
 
 
@@ -138,16 +140,14 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     from cgrnn import checkpoint
     from cgrnn.arithmetic import use_fast_products
     from cgrnn.models import MODELS
+    from cgrnn.processes import rank
     from cgrnn.training import Training, fit, marginals
     from data_prep.dataset import blocks
     from evaluation import ais
 
     _quiet()
     use_fast_products()
-    if options.accelerator == "gpu" and not (
-        torch.cuda.is_available() or torch.backends.mps.is_available()
-    ):
-        raise ValueError("--accelerator: torch finds no GPU here; leave it out or give cpu")
+    _check_devices(options.accelerator)
     training_options = TrainingOptions(**pick(options, TrainingOptions))
     train, valid = (data.splits[name] for name in ("train", "valid"))
     model_options = pick(options, MODEL_OPTIONS[options.model])
@@ -191,12 +191,38 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
         head,
         normalisation(data.attributes),
     )
-    _write_config(options, make_folder(folder) / "config.yaml")
+    if rank() == 0:
+        _write_config(options, make_folder(folder) / "config.yaml")
     try:
         result = fit(training, folder, options.resume, say, progress=sys.stderr.isatty())
+    except FloatingPointError:
+        if rank() == 0:
+            raise
+        raise SystemExit(
+            0
+        ) from None  # all processes have it; torchrun ends the rest at another code
     except SystemExit as end:  # how lightning leaves on Ctrl-C
+        if rank():
+            raise
         raise KeyboardInterrupt(f"go on with `cgrnn train -o {folder} --resume`") from end
+    if rank():
+        raise SystemExit(0)  # the first process alone prints
     return {"run": str(folder), **result}
+
+
+def _check_devices(accelerator: str) -> None:
+    import torch
+
+    from cgrnn.processes import world_here
+
+    cuda, processes = torch.cuda.device_count(), world_here()
+    if accelerator == "gpu" and not cuda and not torch.backends.mps.is_available():
+        raise ValueError("--accelerator: torch finds no GPU here; leave it out or give cpu")
+    if accelerator != "cpu" and 0 < cuda < processes:
+        raise ValueError(
+            f"--nproc-per-node: {processes} processes here, but torch finds {cuda} GPUs; start as "
+            "many, or give --accelerator cpu"
+        )
 
 
 def _check_same_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -233,7 +259,7 @@ def _quiet() -> None:
     """Keep Lightning's hints about devices, workers and loggers off the screen."""
     import logging
 
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+    for name in ("lightning.fabric", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
 
