@@ -67,9 +67,7 @@ class Training(pl.LightningModule):
         self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_chains)
         self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
         self.seconds_agreed = 0.0  # at the end of the last step
-        batches = self._batches(epoch=0)
-        self.shortest = int(np.diff(batches.pieces).min())
-        self.steps_an_epoch = len(batches)
+        self.steps_an_epoch = len(self._batches(epoch=0))
         self.steps_planned = options.max_epochs * self.steps_an_epoch
         if options.persistent:
             if not model.has_chains:
@@ -189,6 +187,9 @@ class Training(pl.LightningModule):
         self.log_dict(
             measured, batch_size=batch.sequences, on_epoch=True, on_step=False, prog_bar=True
         )
+        if world() > 1 and batch.frames.shape[1] == 1:
+            # Single frames give a recurrence no gradient, and the processes wait for each other's.
+            loss = loss + 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
         return loss * (world() * batch.share)  # lightning takes the mean over the processes
 
     def _agreed(self, measured: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -328,12 +329,6 @@ class _Checkpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})
 
 
-def _together(training: Training) -> DDPStrategy:
-    """One gradient for all processes."""
-    # A sequence of one frame has no transition, which then gets no gradient.
-    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=training.shortest == 1)
-
-
 def fit(
     training: Training, run: Path, resume: bool, say: Callable[[str], None], progress: bool
 ) -> Mapping[str, Any]:
@@ -362,7 +357,8 @@ def fit(
         accelerator=options.accelerator,
         devices=world_here(),
         num_nodes=world() // world_here(),
-        strategy=_together(training) if world() > 1 else "auto",
+        # Running averages are agreed on each step, and chains each epoch.
+        strategy=DDPStrategy(broadcast_buffers=False) if world() > 1 else "auto",
         use_distributed_sampler=False,  # the batches are shared out already
         precision=options.precision,
         max_epochs=options.max_epochs,

@@ -70,6 +70,38 @@ def test_order_and_moves_follow_from_the_seed():
     assert shuffled(0) != shuffled(1)
 
 
+def test_processes_share_every_batch_out_and_move_it_alike():
+    frames, lengths = rolls()
+    how = (4, 5, 3, (0, 1), 0.0, 1.0)
+    for whole, *parts in zip(
+        Batches(frames, lengths, *how),
+        *(Batches(frames, lengths, *how, (process, 2)) for process in range(2)),
+        strict=True,
+    ):
+        theirs = {}
+        for part in parts:
+            assert part.sequences == len(whole.lengths) and part.share > 0
+            assert part.share == float(part.lengths.sum()) / float(whole.lengths.sum())
+            for n, length in enumerate(part.lengths):
+                roll = part.frames[n, :length].tolist()
+                theirs[int(part.rows[n, 0])] = roll, int(part.shifts[n])
+        assert theirs == {
+            int(whole.rows[n, 0]): (whole.frames[n, :length].tolist(), int(whole.shifts[n]))
+            for n, length in enumerate(whole.lengths)
+        }
+
+
+def test_a_process_without_a_scored_frame_stands_by_with_the_longest_sequence():
+    frames, lengths = rolls()  # of 7, 3, 12 and 1 frames
+    how = (4, None, 0, None, 0.0, 1.0)
+    shares = []
+    for process in range(6):
+        (batch,) = Batches(frames, lengths, *how, (process, 6), given_frames=1)
+        assert batch.lengths.tolist() == [[7], [3], [12]][process] if process < 3 else [12]
+        shares.append(batch.share)
+    assert shares == [6 / 19, 2 / 19, 11 / 19, 0, 0, 0]
+
+
 def test_moving_back_undoes_moving():
     frames = torch.rand(3, 4, 10)
     shifts = torch.tensor([2, 0, -3])
