@@ -54,7 +54,8 @@ def midi_files(folder: str) -> list[Path]:
     return sorted(path for path in Path(folder).rglob("*.mid"))
 
 
-def speed(folder: str) -> None:
+def speed(folder: str) -> tuple[float, float]:
+    """Seconds of `prepare_midi` (the median) and of the loop over pretty_midi."""
     import h5py  # noqa: F401  # what either side loads once is not what is measured
     import pretty_midi  # noqa: F401
 
@@ -81,6 +82,7 @@ def speed(folder: str) -> None:
     median = statistics.median(ours)
     print(f"{len(files) / median:.0f} against {len(files) / theirs:.0f} files a second:")
     print(f"{theirs / median:.1f} times as fast (slowest round {theirs / max(ours):.1f})")
+    return median, theirs
 
 
 def agreement(folder: str) -> None:
