@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -59,6 +60,8 @@ def _alike(run: Entry) -> tuple[object, ...]:
 
 
 def _commit() -> str | None:
+    if shutil.which("git") is None:
+        return None
     words = ["git", "describe", "--always", "--dirty"]
     done = subprocess.run(words, cwd=HERE, capture_output=True, text=True)
     return done.stdout.strip() or None
