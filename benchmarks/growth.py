@@ -96,4 +96,4 @@ def _works(axis: str, quick: bool) -> list[Work]:
 
 def _slope(measured: list[float]) -> float:
     slope, _ = np.polyfit(np.log(FACTORS[: len(measured)]), np.log(measured), 1)
-    return float(slope)
+    return round(float(slope), 3)
