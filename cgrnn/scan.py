@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cgrnn.arithmetic import product_dtype
 from cgrnn.layers.conditional import LatentDrive
 
 State = tuple[Tensor, ...]
@@ -25,10 +26,10 @@ class GRU:
     gates, kept = 3, 1
 
     @staticmethod
-    def forward(gate: Tensor, kept: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    def forward(gate: Tensor, kept: Tensor, state: State, recurrent: Tensor) -> State:
+        """Turn `gate`, the input's share of `a`, into gates; return the next state."""
         (u,) = state
         size = u.shape[-1]
-        recurrent = torch.addmm(bias, u, weight.t())
         opening = gate[:, : 2 * size].add_(recurrent[:, : 2 * size]).sigmoid_()
         kept.copy_(recurrent[:, 2 * size :])
         candidate = gate[:, 2 * size :].addcmul_(opening[:, :size], kept).tanh_()
@@ -62,10 +63,10 @@ class LSTM:
     gates, kept = 4, 1
 
     @staticmethod
-    def forward(gate: Tensor, kept: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
-        u, memory = state
+    def forward(gate: Tensor, kept: Tensor, state: State, recurrent: Tensor) -> State:
+        _, memory = state
         kept.copy_(memory)
-        entry, forget, cell, leave = gate.add_(bias).addmm_(u, weight.t()).chunk(4, -1)
+        entry, forget, cell, leave = gate.add_(recurrent).chunk(4, -1)
         for opening in (entry, forget, leave):
             opening.sigmoid_()
         memory = torch.addcmul(forget * memory, entry, cell.tanh_())
@@ -97,8 +98,8 @@ class Tanh:
     gates, kept = 1, 0
 
     @staticmethod
-    def forward(gate: Tensor, kept: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
-        return (gate.add_(bias).addmm_(state[0], weight.t()).tanh_().clone(),)
+    def forward(gate: Tensor, kept: Tensor, state: State, recurrent: Tensor) -> State:
+        return (gate.add_(recurrent).tanh_().clone(),)
 
     @staticmethod
     def backward(gate: Tensor, kept: Tensor, u: Tensor, grad: State) -> State:
@@ -111,7 +112,7 @@ class Tanh:
 
 
 class Weights(NamedTuple):
-    """What the loop multiplies by at every step.
+    """What the loop multiplies by at every step, all of the dtype that products are made in.
 
     Attributes:
         latent: the columns of `weight_ih` for the latents, `(G, H)` with `G = gates · R`.
@@ -127,7 +128,7 @@ class Weights(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What the forward loop leaves to the backward loop, time first.
+    """What the forward loop leaves to the backward loop, time first, of the weights' dtype.
 
     Attributes:
         gates: `(N, B, G)`: before, the share of the features and `bias_ih`; after the forward loop
@@ -150,30 +151,35 @@ def forward_loop(
     logits: Tensor,
     slabs: Tensor,
     uniforms: Tensor | None,
-    memory: State,
+    state: State,
     tape: Tape,
 ) -> State:
-    """Fill the tape over time; return what else than `u` the last state holds.
+    """Fill the tape over time; return the last state, which keeps the dtype that it has.
 
     Args:
         cell: `GRU`, `LSTM` or `Tanh`.
         weights: of the cell and of the spikes.
-        logits, slabs, uniforms: as in `LatentDrive`, `(N, B, H)`; `uniforms` None for expected
-            spikes.
-        memory: the state before the first frame without its `u`.
+        logits, slabs, uniforms: as in `LatentDrive`, `(N, B, H)` with any strides; `uniforms` None
+            for expected spikes.
+        state: before the first frame.
         tape: contiguous, with `gates` and `contexts[0]` as `Tape` says.
     """
     gates, kept, contexts, spikes, latents = tape
     for n in range(len(gates)):
-        torch.addmm(logits[n], contexts[n], weights.spike.t(), out=spikes[n]).sigmoid_()
+        u = contexts[n]
+        spike = (u @ weights.spike.t()).add(logits[n]).sigmoid_()
         if uniforms is not None:
-            torch.lt(uniforms[n], spikes[n], out=spikes[n])
-        torch.mul(spikes[n], slabs[n], out=latents[n])
-        gates[n].addmm_(latents[n], weights.latent.t())
-        state = (contexts[n], *memory)
-        u, *rest = cell.forward(gates[n], kept[n], state, weights.recurrent, weights.bias)
-        contexts[n + 1], memory = u, tuple(rest)
-    return memory
+            torch.lt(uniforms[n], spike, out=spike)
+        spikes[n] = spike
+        latent = torch.mul(spike, slabs[n], out=latents[n])
+        recurrent = torch.addmm(weights.bias, u, weights.recurrent.t())
+        values, keeps = gates[n].to(spike.dtype), kept[n].to(spike.dtype)
+        values += latent @ weights.latent.t()
+        state = cell.forward(values, keeps, state, recurrent)
+        contexts[n + 1] = state[0]
+        if values.dtype != gates.dtype:
+            gates[n], kept[n] = values, keeps
+    return state
 
 
 def backward_loop(
@@ -191,35 +197,42 @@ def backward_loop(
     Args:
         cell, weights, slabs, tape: those of the forward loop.
         d_contexts: gradients of `u_1 … u_N` from outside, `(N, B, R)`.
-        d_memory: gradients of what the forward loop returned.
+        d_memory: gradients of what the last state holds beside `u_N`.
         d_latents: `(N, B, H)`, filled where `d_logits` is given; drawn latents are left to one
             product after the loop.
         d_logits: `(N, B, H)` for expected spikes, whose gradient goes back to the context; None for
             drawn ones, which carry none.
     """
     gates, kept, contexts, spikes, _ = tape
-    grad: State = (torch.zeros_like(contexts[0]), *d_memory)
+    dtype = slabs.dtype
+    grad: State = (torch.zeros_like(contexts[0], dtype=dtype), *d_memory)
     for n in reversed(range(len(gates))):
         grad = (grad[0] + d_contexts[n], *grad[1:])
-        du, *rest = cell.backward(gates[n], kept[n], contexts[n], grad)
+        values, keeps = gates[n].to(dtype), kept[n].to(dtype)
+        du, *rest = cell.backward(values, keeps, contexts[n], grad)
+        if values.dtype != gates.dtype:
+            gates[n], kept[n] = values, keeps
         for rows, part in cell.to_recurrent(gates[n], kept[n]):
-            du = du.addmm_(part, weights.recurrent[rows])
+            du += part @ weights.recurrent[rows]
         if d_logits is not None:
             torch.mm(gates[n], weights.latent, out=d_latents[n])
             slope = spikes[n] * (1 - spikes[n])
-            torch.mul(slope.mul_(slabs[n]), d_latents[n], out=d_logits[n])
-            du = du.addmm_(d_logits[n], weights.spike)
+            torch.mul(slope * slabs[n], d_latents[n], out=d_logits[n])
+            du += d_logits[n] @ weights.spike
         grad = (du, *rest)
     return grad
 
 
 class LatentScan(torch.autograd.Function):
-    """Contexts after every frame of a recurrence fed by frames and by its own latents.
+    """Contexts before every frame of a recurrence fed by frames and by its own latents.
 
     Inputs, time first: `features` `(N, B, I)` or None; `drive` its logits, slabs and uniforms (or
     None); the weights of the cell as torch names them, the columns of `weight_ih` for the features
     before those for the latents; U₂; and the state before the first frame. No gradient passes
-    through a drawn spike.
+    through a drawn spike. Outputs: `u_0 … u_{N-1}` and the last state.
+
+    Where products are rounded (`cgrnn.arithmetic`), what enters them and what is kept for the
+    backward pass is bfloat16; the state, and all within a step, stays float32.
     """
 
     @staticmethod
@@ -237,13 +250,18 @@ class LatentScan(torch.autograd.Function):
         u2,
         *state,
     ):
+        dtype = product_dtype(logits)
+        weight_ih, bias_ih, weight_hh, bias_hh, u2 = (
+            weight.to(dtype) for weight in (weight_ih, bias_ih, weight_hh, bias_hh, u2)
+        )
         frames, batch, hidden = logits.shape
         size = weight_hh.shape[1]
         split = weight_ih.shape[1] - hidden
-        gates = logits.new_empty(frames, batch, cell.gates * size)
+        gates = weight_ih.new_empty(frames, batch, cell.gates * size)
         if features is None:
             gates.copy_(bias_ih)
         else:
+            features = features.to(dtype)
             torch.addmm(
                 bias_ih,
                 features.reshape(-1, split),
@@ -252,43 +270,38 @@ class LatentScan(torch.autograd.Function):
             )
         tape = Tape(
             gates,
-            logits.new_empty(frames, batch, cell.kept * size),
-            logits.new_empty(frames + 1, batch, size),
-            *logits.new_empty(2, frames, batch, hidden),
+            gates.new_empty(frames, batch, cell.kept * size),
+            gates.new_empty(frames + 1, batch, size),
+            gates.new_empty(frames, batch, hidden),
+            gates.new_empty(frames, batch, hidden),
         )
         tape.contexts[0] = state[0]
-        weights = Weights(weight_ih[:, split:], weight_hh, bias_hh, u2)
-        memory = forward_loop(cell, weights, logits, slabs, uniforms, state[1:], tape)
-        ctx.cell, ctx.split, ctx.sampled = cell, split, uniforms is not None
-        ctx.has_features, ctx.done = features is not None, False
-        ctx.save_for_backward(
-            features if features is not None else gates.new_empty(0),
-            slabs,
-            weight_ih,
-            weight_hh,
-            bias_hh,
-            u2,
-            *tape,
-        )
-        return (tape.contexts[1:], *(part.clone() for part in memory))
+        weights = Weights(weight_ih[:, split:].contiguous(), weight_hh, bias_hh, u2)
+        last = forward_loop(cell, weights, logits, slabs, uniforms, state, tape)
+        ctx.cell, ctx.sampled, ctx.done = cell, uniforms is not None, False
+        ctx.save_for_backward(features, slabs, weight_ih, *weights, *tape)
+        return (tape.contexts[:-1], *(part.clone() for part in last))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         if ctx.done:
             raise RuntimeError("LatentScan overwrites what it keeps: call backward once a forward")
         ctx.done = True
-        features, slabs, weight_ih, weight_hh, bias_hh, u2, *rest = ctx.saved_tensors
-        cell, split, tape = ctx.cell, ctx.split, Tape(*rest)
+        features, slabs, weight_ih, *rest = ctx.saved_tensors
+        cell, weights, tape = ctx.cell, Weights(*rest[:4]), Tape(*rest[4:])
         gates, kept, contexts, spikes, latents = tape
-        weights = Weights(weight_ih[:, split:], weight_hh, bias_hh, u2)
         d_latents = torch.empty_like(latents)
         d_logits = None if ctx.sampled else torch.empty_like(latents)
-        grad = backward_loop(cell, weights, slabs, tape, grads[0], grads[1:], d_latents, d_logits)
+        d_contexts = torch.cat([grads[0][1:], grads[1].unsqueeze(0).to(grads[0].dtype)])
+        du, *rest = backward_loop(
+            cell, weights, slabs, tape, d_contexts, grads[2:], d_latents, d_logits
+        )
         flat, past = gates.flatten(0, 1), contexts[:-1].flatten(0, 1)
         if d_logits is None:
             torch.mm(flat, weights.latent, out=d_latents.flatten(0, 1))
+        split = weight_ih.shape[1] - latents.shape[-1]
         d_features, d_weight_ih = None, torch.empty_like(weight_ih)
-        if ctx.has_features:
+        if features is not None:
             d_weight_ih[:, :split] = flat.t() @ features.reshape(-1, split)
             if ctx.needs_input_grad[1]:
                 d_features = (flat @ weight_ih[:, :split]).view(features.shape)
@@ -308,7 +321,8 @@ class LatentScan(torch.autograd.Function):
             d_weight_hh,
             d_bias_hh,
             d_u2,
-            *grad,
+            du + grads[0][0],
+            *rest,
         )
 
 
@@ -321,13 +335,13 @@ def scan(
         cell: `GRU`, `LSTM` or `Tanh`.
         rnn: module of one layer whose parameters are used.
         features: `(N, B, I)`, or None where the frames do not feed the recurrence.
-        drive: time first, as `ConditionalRBM.drive` gives it, `(N, B, H)`.
+        drive: time first, `(N, B, H)`.
         state: before the first frame.
 
     Returns:
-        Contexts `u_1 … u_N`, `(N, B, R)`, and the state after the last frame.
+        Contexts `u_0 … u_{N-1}`, `(N, B, R)`, and the state after the last frame.
     """
-    contexts, *memory = LatentScan.apply(
+    contexts, *last = LatentScan.apply(
         cell,
         features,
         drive.logits,
@@ -340,4 +354,4 @@ def scan(
         drive.weight,
         *state,
     )
-    return contexts, (contexts[-1], *memory)
+    return contexts, tuple(last)

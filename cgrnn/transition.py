@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgrnn.arithmetic import rounded_layers
 from cgrnn.layers.conditional import LatentDrive
 from cgrnn.scan import GRU, LSTM, Tanh, scan
 
@@ -85,7 +86,8 @@ class Transition(nn.Module):
 
         Args:
             v: frames, `(batch, frames, V)`.
-            drive: what the latents need (`ConditionalRBM.drive`); None without latents fed back.
+            drive: what the latents need (`ConditionalRBM.drive`), time first, `(frames, batch, H)`;
+                None without latents fed back.
             state: state to start from; None for the start of a sequence.
 
         Returns:
@@ -93,24 +95,17 @@ class Transition(nn.Module):
             before it alone. And the state after the last frame.
         """
         state = self.initial_state(v.shape[0]) if state is None else state
-        features = self.features(v.transpose(0, 1)) if self.feeds_visible else None
         if drive is None:
-            later, state_after = self._kernel(features, state)
-        else:
-            uniforms = drive.uniforms
-            drive = LatentDrive(
-                drive.logits.transpose(0, 1),
-                drive.slabs.transpose(0, 1),
-                drive.weight,
-                None if uniforms is None else uniforms.transpose(0, 1),
-            )
-            only = tuple(part[0] for part in state)
-            later, after = scan(self.cell, self.rnn, features, drive, only)
-            state_after = tuple(part.unsqueeze(0) for part in after)
-        contexts = torch.cat([self.context(state).unsqueeze(0), later[:-1]])
-        return contexts.transpose(0, 1), state_after
+            return self._kernel(self.features(v.transpose(0, 1)), state)
+        features = None
+        if self.feeds_visible:
+            with rounded_layers(v.device):
+                features = self.features(v.transpose(0, 1))
+        contexts, after = scan(self.cell, self.rnn, features, drive, tuple(x[0] for x in state))
+        return contexts.transpose(0, 1), tuple(part.unsqueeze(0) for part in after)
 
-    def _kernel(self, features: Tensor | None, state: State) -> tuple[Tensor, State]:
+    def _kernel(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         state = tuple(part.contiguous() for part in state)
         later, after = self.rnn(features, state if len(state) == 2 else state[0])
-        return later, after if len(state) == 2 else (after,)
+        contexts = torch.cat([self.context(state).unsqueeze(0), later[:-1]])
+        return contexts.transpose(0, 1), after if len(state) == 2 else (after,)

@@ -17,10 +17,10 @@ def plain(transition, v, drive, state):
     contexts = []
     for n in range(v.shape[1]):
         contexts.append(state[0][0])
-        spikes = torch.sigmoid(drive.logits[:, n] + state[0][0] @ drive.weight.T)
+        spikes = torch.sigmoid(drive.logits[n] + state[0][0] @ drive.weight.T)
         if drive.uniforms is not None:
-            spikes = (drive.uniforms[:, n] < spikes).to(v.dtype)
-        parts = [spikes * drive.slabs[:, n]]
+            spikes = (drive.uniforms[n] < spikes).to(v.dtype)
+        parts = [spikes * drive.slabs[n]]
         if transition.feeds_visible:
             parts.insert(0, transition.features(v[:, n]))
         several, inputs = len(state) > 1, torch.cat(parts, -1).unsqueeze(0)
@@ -36,10 +36,10 @@ def example(cell, feeds_visible, sampled):
         torch.nn.init.normal_(parameter, std=0.5)
     v = torch.bernoulli(torch.full((BATCH, FRAMES, VISIBLE), 0.4)).double()
     drive = LatentDrive(
-        torch.randn(BATCH, FRAMES, HIDDEN).double().requires_grad_(),
-        torch.randn(BATCH, FRAMES, HIDDEN).double().requires_grad_(),
+        torch.randn(FRAMES, BATCH, HIDDEN).double().requires_grad_(),
+        torch.randn(FRAMES, BATCH, HIDDEN).double().requires_grad_(),
         torch.randn(HIDDEN, SIZE).double().requires_grad_(),
-        torch.rand(BATCH, FRAMES, HIDDEN).double() if sampled else None,
+        torch.rand(FRAMES, BATCH, HIDDEN).double() if sampled else None,
     )
     return transition, v, drive
 
@@ -79,8 +79,8 @@ def test_scan_equals_the_plain_loop_with_all_gradients(cell, feeds_visible, samp
 def test_a_sequence_in_two_pieces_is_the_whole(cell):
     transition, v, drive = example(cell, True, False)
     whole, end = transition(v, drive)
-    first = LatentDrive(drive.logits[:, :3], drive.slabs[:, :3], drive.weight, None)
-    rest = LatentDrive(drive.logits[:, 3:], drive.slabs[:, 3:], drive.weight, None)
+    first = LatentDrive(drive.logits[:3], drive.slabs[:3], drive.weight, None)
+    rest = LatentDrive(drive.logits[3:], drive.slabs[3:], drive.weight, None)
     before, middle = transition(v[:, :3], first)
     after, last = transition(v[:, 3:], rest, middle)
     assert torch.allclose(torch.cat([before, after], 1), whole)

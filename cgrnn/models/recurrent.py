@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cgrnn.layers import EnergyDensity
 from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
+from cgrnn.models.pieces import mean_in_pieces
 from cgrnn.models.sequence import Estimate, Scores, SequenceModel
 from cgrnn.transition import State, Transition
 from samplers import contrastive_loss, draw
@@ -112,18 +113,24 @@ class RecurrentModel(SequenceModel):
         chains: Tensor | None = None,
     ) -> Tensor:
         """`-log p`, or its contrastive divergence."""
-        contexts = self.dropout(self.contexts(frames, generator)[0])
-        mask = self.scored(lengths, frames.shape[1])
-        density, v = self.layer(contexts[mask]), frames[mask]
-        if not isinstance(density, EnergyDensity):
-            return -density.log_prob(v).mean()
-        standing = None if chains is None else chains[mask]
-        loss = contrastive_loss(
-            density, v, self.cd_steps, generator, standing, self.restarts
-        ).mean()
-        if chains is not None and standing is not None:
-            chains[mask] = standing
-        return loss
+        contexts = self.contexts(frames, generator)[0]
+        # By time, as contexts lie in memory.
+        frame, sequence = self.scored(lengths, frames.shape[1]).T.nonzero(as_tuple=True)
+
+        def loss(context: Tensor, places: tuple[Tensor, ...]) -> Tensor:
+            v = frames[places]
+            density = self.layer(self.dropout(context.to(v.dtype)))
+            if not isinstance(density, EnergyDensity):
+                return -density.log_prob(v)
+            standing = None if chains is None else chains[places]
+            divergence = contrastive_loss(
+                density, v, self.cd_steps, generator, standing, self.restarts
+            )
+            if chains is not None and standing is not None:
+                chains[places] = standing
+            return divergence
+
+        return mean_in_pieces(loss, contexts, (sequence, frame), self.layer.parameters())
 
     @torch.no_grad()
     def scores(
@@ -267,7 +274,8 @@ class RecurrentModel(SequenceModel):
     def _drive(self, frames: Tensor, generator: torch.Generator | None) -> LatentDrive | None:
         if self.feedback == "visible":
             return None
-        drive: LatentDrive = self.layer.drive(frames, self._samples_feedback, generator)
+        by_time = frames.transpose(0, 1).contiguous()
+        drive: LatentDrive = self.layer.drive(by_time, self._samples_feedback, generator)
         return drive
 
     def _sample(
