@@ -266,6 +266,8 @@ class TrainingOptions:
     workers: int | None = option(
         None, "processes that read batches; default: one for data left on disk", NOT_NEGATIVE
     )
-    precision: Literal["32-true", "64-true"] = option("32-true", "arithmetic")
+    precision: Literal["32-true", "64-true", "bf16"] = option(
+        "32-true", "arithmetic; bf16: 32-true, but products of bfloat16 numbers in training steps"
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
     seed: int = option(0, "seed of weights, batches, augmentation and draws", SEED)

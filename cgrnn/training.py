@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cgrnn.arithmetic import rounded_products
 from cgrnn.batches import Batch, Batches, moved
 from cgrnn.history import History
 from cgrnn.models.sequence import SequenceModel, mask_of
@@ -172,7 +174,8 @@ class Training(pl.LightningModule):
         chains = None
         if self.options.persistent:
             chains = moved(self.chains[batch.rows], batch.shifts).to(batch.frames.dtype)
-        loss = self.model.loss(batch.frames, batch.lengths, chains=chains)
+        with self._products():
+            loss = self.model.loss(batch.frames, batch.lengths, chains=chains)
         measured = {"train_loss": loss.detach(), **self.model.monitored}
         measured = self._agreed(measured, batch.share)
         if not torch.isfinite(measured["train_loss"]):
@@ -191,6 +194,14 @@ class Training(pl.LightningModule):
             # Single frames give a recurrence no gradient, and the processes wait for each other's.
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
         return loss * (world() * batch.share)  # lightning takes the mean over the processes
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        with self._products():
+            super().backward(loss, *args, **kwargs)
+
+    def _products(self) -> AbstractContextManager[None]:
+        """The arithmetic of a training step; validation keeps the process's own."""
+        return rounded_products(self.options.precision == "bf16")
 
     def _agreed(self, measured: dict[str, Tensor], share: float) -> dict[str, Tensor]:
         """Means over all frames of the batch; the model's running averages become theirs too."""
@@ -360,7 +371,7 @@ def fit(
         # Running averages are agreed on each step, and chains each epoch.
         strategy=DDPStrategy(broadcast_buffers=False) if world() > 1 else "auto",
         use_distributed_sampler=False,  # the batches are shared out already
-        precision=options.precision,
+        precision="64-true" if options.precision == "64-true" else "32-true",
         max_epochs=options.max_epochs,
         min_epochs=0,
         check_val_every_n_epoch=options.validate_every,
