@@ -13,6 +13,7 @@ from torch import Tensor
 from evaluation import schedules
 from evaluation.result import LogPartition
 from evaluation.schedules import Schedule
+from samplers import fused
 
 # Working memory of one tensor of a group of chains that run together: they fill the processor's
 # vector units and stay in its cache.
@@ -89,11 +90,14 @@ def log_partition(
         raise ValueError(f"chains must be at least 1, got {chains}")
     flat = density.flatten()
     walks = _walks(flat, chains, levels, generator, schedule, collapsed)
+    if walks[0].fused(flat):
+        groups = [walk.fused_up(flat, generator, progress) for walk in walks]
+    else:
 
-    def run(cell: _Cell) -> Tensor:
-        return cell.walk.up(flat[cell.densities], cell.chains, cell.generator(flat))
+        def run(cell: _Cell) -> Tensor:
+            return cell.walk.up(flat[cell.densities], cell.chains, cell.generator(flat))
 
-    groups = _run_cells(run, walks, flat, generator, progress)
+        groups = _run_cells(run, walks, flat, generator, progress)
     return LogPartition.from_groups(
         [group.view(-1, *density.batch_shape) for group in groups],
         [walk.share for walk in walks],
@@ -139,12 +143,20 @@ def reverse_log_partition(
     walks = _walks(flat, len(samples), levels, generator, schedule, collapsed)
     starts = samples.reshape(len(samples), -1, flat.visible_dim)
 
-    def run(cell: _Cell) -> Tensor:
-        first = cell.first + (0 if cell.walk is walks[0] else walks[0].chains)
-        v = starts[first : first + cell.chains, cell.densities]
-        return cell.walk.down(flat[cell.densities], v, cell.generator(flat))
+    of_walks = starts.split([walk.chains for walk in walks])
+    if walks[0].fused(flat):
+        groups = [
+            walk.fused_down(flat, v, generator, progress)
+            for walk, v in zip(walks, of_walks, strict=True)
+        ]
+    else:
 
-    groups = _run_cells(run, walks, flat, generator, progress)
+        def run(cell: _Cell) -> Tensor:
+            own = of_walks[0 if cell.walk is walks[0] else 1]
+            v = own[cell.first : cell.first + cell.chains, cell.densities]
+            return cell.walk.down(flat[cell.densities], v, cell.generator(flat))
+
+        groups = _run_cells(run, walks, flat, generator, progress)
     inverse = LogPartition.from_groups(
         [-group.view(-1, *density.batch_shape) for group in groups],
         [walk.share for walk in walks],
@@ -211,6 +223,33 @@ class _Walk:
 
     def at(self, densities: Any, level: int) -> Any:
         return getattr(densities, self.path)(self.betas[level])
+
+    def fused(self, densities: Any) -> bool:
+        """Whether the compiled kernel makes the sweeps."""
+        return not self.collapsed and fused.knows(densities)
+
+    def _factors(self, densities: Any) -> list[tuple[float, float, float]]:
+        return [densities.path_factors(self.path, beta) for beta in self.betas]
+
+    def fused_up(
+        self, densities: Any, generator: torch.Generator | None, progress: Progress | None
+    ) -> Tensor:
+        """What `up` gives, for all densities and chains."""
+        base = self.at(densities, 0).base_log_partition().double()
+        levels = self._factors(densities)
+        return base + fused.anneal(densities, self.chains, levels, generator, None, progress)
+
+    def fused_down(
+        self,
+        densities: Any,
+        v: Tensor,
+        generator: torch.Generator | None,
+        progress: Progress | None,
+    ) -> Tensor:
+        """What `down` gives, for all densities and chains."""
+        base = self.at(densities, 0).base_log_partition().double()
+        levels = self._factors(densities)[::-1]
+        return base - fused.anneal(densities, self.chains, levels, generator, v, progress)
 
     @torch.no_grad()  # a thread has a gradient mode of its own
     def up(
@@ -305,10 +344,16 @@ def _adapted(
     own = torch.Generator(device).manual_seed(_seeds(1, generator)[0])
     chosen = torch.randperm(flat.batch_shape[0], generator=own, device=device)
     chosen = chosen[: max(1, rows // _PILOT_CHAINS)]
-    pilot = _Walk(path, schedules.linear(steps), collapsed, 0)
-    rises: list[Tensor] = []
-    spread = pilot.up(flat[chosen], max(2, rows // len(chosen)), own, rises).std(0).mean()
-    betas = schedules.constant_divergence(torch.stack(rises), levels)
+    pilot = _Walk(path, schedules.linear(steps), collapsed, max(2, rows // len(chosen)))
+    some = flat[chosen]
+    if pilot.fused(some):
+        rises = fused.rises(some, pilot.chains, pilot._factors(some), own)
+    else:
+        parts: list[Tensor] = []
+        pilot.up(some, pilot.chains, own, parts)
+        rises = torch.stack(parts)
+    spread = rises.double().sum(0).std(0).mean()
+    betas = schedules.constant_divergence(rises, levels)
     return _Walk(path, betas, collapsed, 0, 1.0 / (float(spread) + _LEAST_SPREAD))
 
 

@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samplers import fused
+
 
 @torch.no_grad()
 def chain(density: Any, v: Tensor, sweeps: int, generator: torch.Generator | None = None) -> Tensor:
     """Run block Gibbs sweeps from frames `v` `(*S, *B, V)` and return where they end.
+
+    On a CPU the sweeps of a density that it knows are made by a compiled kernel (`samplers.fused`).
 
     Args:
         density: the energy density to leave invariant.
@@ -18,6 +22,8 @@ def chain(density: Any, v: Tensor, sweeps: int, generator: torch.Generator | Non
         sweeps: sweeps to make; 0 returns `v`.
         generator: source of the draws.
     """
+    if sweeps > 0 and fused.knows(density):
+        return fused.sweep(density, v, sweeps, generator)
     for _ in range(sweeps):
         v = density.gibbs_step(v, generator)
     return v

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class BernoulliRBMDensity(HiddenBernoulli, BinaryEnergyDensity):
         >>> density.free_energy(torch.tensor([1.0, 1.0]))  # -softplus(2)
         tensor(-2.1269)
     """
+
+    compiled: ClassVar[bool] = True
 
     def hidden_log_mass(self, h: Tensor) -> Tensor:
         """`log Σ_v exp(-E(v, h)) = b̃_hᵀh + Σ_j softplus((W h)_j + b̃_vj)`, `(*S, *B)`."""

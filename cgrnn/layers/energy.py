@@ -96,7 +96,7 @@ class EnergyDensity(Tempered):
 
     def annealed(self, beta: float) -> Any:
         """The density with `W` times `beta`, of the same class; the biases stay as they are."""
-        return replace(self, beta=self.beta * beta)
+        return self._scaled(*self.path_factors("annealed", beta))
 
     def tempered(self, beta: float) -> Any:
         """The density with `W` and b̃_v, all that tells frames apart, `beta` times as large.
@@ -104,7 +104,16 @@ class EnergyDensity(Tempered):
         At `beta = 0` the frame's units are fair coins, or centred on 0. A path along it meets every
         mode in the order of its mass, where one along `annealed` follows the biases.
         """
-        return replace(self, beta=self.beta * beta, visible_bias=self.visible_bias * beta)
+        return self._scaled(*self.path_factors("tempered", beta))
+
+    @staticmethod
+    def path_factors(path: str, beta: float) -> tuple[float, float, float]:
+        """By how much `W`, the mean of the slabs (if any) and b̃_v are multiplied at `beta` of a
+        path, "annealed" or "tempered"."""
+        return (beta, 1.0, 1.0) if path == "annealed" else (beta, 1.0, beta)
+
+    def _scaled(self, couplings: float, slabs: float, biases: float) -> Any:
+        return replace(self, beta=self.beta * couplings, visible_bias=self.visible_bias * biases)
 
     def _at_temperature(self, temperature: float) -> Any:
         """`exp(-E(v, latents)/T) / Z_T`: the parameters that the energy is linear in, over T."""

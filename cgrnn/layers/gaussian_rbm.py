@@ -79,6 +79,8 @@ class GaussianRBMDensity(HiddenBernoulli, GaussianEnergyDensity):
         tensor(-0.1269)
     """
 
+    compiled: ClassVar[bool] = True
+
     def hidden_log_mass(self, h: Tensor) -> Tensor:
         """`log ∫ exp(-E(v, h)) dv`, `(*S, *B)`."""
         squares = self._from_latents((h,)) ** 2 / self.precision_diag

@@ -43,6 +43,8 @@ class GaussianSpikeSlabRBMDensity(SpikeSlabDensity, GaussianEnergyDensity):
         damping: Φ before annealing, `(H, V)`.
     """
 
+    compiled: ClassVar[bool] = True
+
     damping: Tensor
 
     shared: ClassVar[tuple[str, ...]] = (*SpikeSlabDensity.shared, "damping")

@@ -28,15 +28,17 @@ class SpikeSlabDensity(EnergyDensity):
 
     shared: ClassVar[tuple[str, ...]] = (*EnergyDensity.shared, "alpha")
 
-    def tempered(self, beta: float) -> Any:
+    @staticmethod
+    def path_factors(path: str, beta: float) -> tuple[float, float, float]:
+        if path == "annealed":
+            return EnergyDensity.path_factors(path, beta)
         # The energy holds W twice once the slabs are summed out, so that its root is what scales.
         root = math.sqrt(beta)
-        return replace(
-            self,
-            beta=self.beta * root,
-            mu=self.mu * root,
-            visible_bias=self.visible_bias * beta,
-        )
+        return root, root, beta
+
+    def _scaled(self, couplings: float, slabs: float, biases: float) -> Any:
+        scaled = super()._scaled(couplings, slabs, biases)
+        return replace(scaled, mu=self.mu * slabs)
 
     def project(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """`w_iᵀv` and `(w_iᵀv)²/(2α_i)` before annealing: the logits are affine in the two."""
@@ -132,6 +134,8 @@ class BinarySpikeSlabRBMDensity(SpikeSlabDensity, BinaryEnergyDensity):
     term, with which alone the printed free energy follows; the published code draws slabs with
     variance `α` where the conditional has `1/α`.
     """
+
+    compiled: ClassVar[bool] = True
 
 
 class BinarySpikeSlabRBM(SpikeSlabLayer):

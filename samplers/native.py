@@ -1,0 +1,80 @@
+"""The compiled kernel of `sweeps.cpp`: built for this processor when first used, and kept.
+
+It needs a C++ compiler (`$CXX`, `c++`, `g++` or `clang++`) and nothing else; the build takes some
+seconds and is kept in `$XDG_CACHE_HOME/cgrnn` (`~/.cache/cgrnn`) under a name made of what it was
+built from. Without a compiler all works tensor by tensor, several times slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("sweeps.cpp")
+_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-w")
+# Compilers differ in how they are told to use all of this processor; the last suits any.
+_PROCESSOR = ("-march=native", "-mcpu=native", None)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernel, built where it is not yet; None where it cannot be."""
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    folder = _folder()
+    for processor in _PROCESSOR:
+        command = [compiler, *_FLAGS, *([processor] if processor else [])]
+        file = folder / f"sweeps-{_digest(command)}.so"
+        if file.is_file() or _build(command, file):
+            return ctypes.CDLL(str(file))
+    return None
+
+
+def _compiler() -> str | None:
+    wanted = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((found for name in wanted if name and (found := shutil.which(name))), None)
+
+
+def _folder() -> Path:
+    """Where builds are kept; where that cannot be written, a folder of this process alone."""
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cgrnn"
+    try:
+        cached.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(cached, os.W_OK):
+            return cached
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="cgrnn-"))
+
+
+def _digest(command: list[str]) -> str:
+    """Of all that a build depends on: the source, the compiler and the processor."""
+    version = subprocess.run([command[0], "--version"], capture_output=True).stdout
+    processor = platform.machine() + platform.processor()
+    described = Path("/proc/cpuinfo")
+    if described.is_file():
+        lines = described.read_text().splitlines()
+        processor += "".join(line for line in lines if line.startswith(("flags", "Features")))[
+            :4096
+        ]
+    parts = (SOURCE.read_bytes(), " ".join(command).encode(), version, processor.encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _build(command: list[str], file: Path) -> bool:
+    handle, made = tempfile.mkstemp(suffix=".so", dir=file.parent)
+    os.close(handle)
+    done = subprocess.run([*command, str(SOURCE), "-o", made], capture_output=True)
+    if done.returncode == 0:
+        os.replace(made, file)  # whole, whoever else builds it at the same time
+    else:
+        os.unlink(made)
+    return done.returncode == 0
