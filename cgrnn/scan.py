@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cgrnn import scan_cuda
 from cgrnn.arithmetic import product_dtype
 from cgrnn.layers.conditional import LatentDrive
 
@@ -165,6 +166,9 @@ def forward_loop(
         tape: contiguous, with `gates` and `contexts[0]` as `Tape` says.
     """
     gates, kept, contexts, spikes, latents = tape
+    if scan_cuda.usable(cell, weights, tape, uniforms is not None):
+        scan_cuda.forward_loop(weights, logits, slabs, uniforms, tape)
+        return (contexts[-1],)
     for n in range(len(gates)):
         u = contexts[n]
         spike = (u @ weights.spike.t()).add(logits[n]).sigmoid_()
@@ -203,6 +207,10 @@ def backward_loop(
         d_logits: `(N, B, H)` for expected spikes, whose gradient goes back to the context; None for
             drawn ones, which carry none.
     """
+    if scan_cuda.usable(cell, weights, tape, d_logits is None):
+        return (
+            scan_cuda.backward_loop(cell, weights, slabs, tape, d_contexts, d_latents, d_logits),
+        )
     gates, kept, contexts, spikes, _ = tape
     dtype = slabs.dtype
     grad: State = (torch.zeros_like(contexts[0], dtype=dtype), *d_memory)
