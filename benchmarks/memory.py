@@ -8,27 +8,22 @@ import torch
 from harness import Row, apart, peaks
 
 BATCH, FRAMES, CHAINS, LEVELS = 75, 240, 100, 3
-PAIRS = {
-    f"memory of a training step, {BATCH} × {FRAMES} × {growth.KEYS}": (
-        "cgrnn_step",
-        "gru_step",
-        "nn.GRU(650, 500), forward and backward",
-    ),
-    f"memory of AIS, {FRAMES} frames, {CHAINS} chains": (
-        "annealing",
-        "plain_annealing",
-        "plain loop",
-    ),
-}
 
 
 def rows(quick: bool) -> list[Row]:
     """MB of each above the process before it, in a process of its own."""
     share = 10 if quick else 1
+    step = f"memory of a training step, {BATCH // share} × {FRAMES} × {growth.KEYS}"
+    ais = f"memory of AIS, {FRAMES // share} frames, {CHAINS} chains"
+    gru = "nn.GRU(650, 500), forward and backward"
+    pairs = [
+        (step, "cgrnn_step", gru, "gru_step"),
+        (ais, "annealing", "plain loop", "plain_annealing"),
+    ]
     found = []
-    for name, (ours, theirs, against) in PAIRS.items():
-        (own, reference) = (apart(f"memory:{work}", share=share) for work in (ours, theirs))
-        found.append(Row(name, own, against, reference, "MB", own))
+    for name, work, against, reference in pairs:
+        own, theirs = (apart(f"memory:{which}", share=share) for which in (work, reference))
+        found.append(Row(name, own, against, theirs, "MB", own))
     return found
 
 
