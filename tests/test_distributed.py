@@ -101,14 +101,18 @@ def together(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Together:
     script.write_text(SCRIPT)
     words = commands({**AS_ONE, **DRAWN, "broken": [RNN]}, data, folder)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
+    with subprocess.Popen(
         [*torchrun, "--nproc-per-node", "2", str(script), json.dumps(words)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
-    return Together(folder, done.returncode, done.stdout, done.stderr)
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.terminate()  # it ends its processes, where they wait for each other
+    return Together(folder, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
