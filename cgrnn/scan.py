@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cgrnn import scan_cuda
+from cgrnn import scan_cpu, scan_cuda
 from cgrnn.arithmetic import product_dtype
 from cgrnn.layers.conditional import LatentDrive
+from cgrnn.scan_cpu import transposed
 
 State = tuple[Tensor, ...]
 """State of the recurrence: `(u,)`, and for an LSTM `(u, c)`, each `(batch, R)`."""
@@ -52,10 +53,9 @@ class GRU:
         return (direct,)
 
     @staticmethod
-    def to_recurrent(gate: Tensor, kept: Tensor) -> list[tuple[slice, Tensor]]:
-        """Gradients of `y` by the rows of `W_hh` that they belong to."""
-        size = kept.shape[-1]
-        return [(slice(0, 2 * size), gate[..., : 2 * size]), (slice(2 * size, None), kept)]
+    def to_recurrent(gate: Tensor, kept: Tensor, units: int) -> list[Tensor]:
+        """Gradients of `y`, those of one unit after the other along the dimension `units`."""
+        return [gate.narrow(units, 0, 2 * kept.shape[units]), kept]
 
 
 class LSTM:
@@ -89,8 +89,8 @@ class LSTM:
         return torch.zeros_like(du), to_memory
 
     @staticmethod
-    def to_recurrent(gate: Tensor, kept: Tensor) -> list[tuple[slice, Tensor]]:
-        return [(slice(None), gate)]
+    def to_recurrent(gate: Tensor, kept: Tensor, units: int) -> list[Tensor]:
+        return [gate]
 
 
 class Tanh:
@@ -108,8 +108,8 @@ class Tanh:
         return (torch.zeros_like(grad[0]),)
 
     @staticmethod
-    def to_recurrent(gate: Tensor, kept: Tensor) -> list[tuple[slice, Tensor]]:
-        return [(slice(None), gate)]
+    def to_recurrent(gate: Tensor, kept: Tensor, units: int) -> list[Tensor]:
+        return [gate]
 
 
 class Weights(NamedTuple):
@@ -169,6 +169,8 @@ def forward_loop(
     if scan_cuda.usable(cell, weights, tape, uniforms is not None):
         scan_cuda.forward_loop(weights, logits, slabs, uniforms, tape)
         return (contexts[-1],)
+    if scan_cpu.usable(cell, tape):
+        return scan_cpu.forward_loop(weights, logits, slabs, uniforms, state, tape)
     for n in range(len(gates)):
         u = contexts[n]
         spike = (u @ weights.spike.t()).add(logits[n]).sigmoid_()
@@ -211,6 +213,8 @@ def backward_loop(
         return (
             scan_cuda.backward_loop(cell, weights, slabs, tape, d_contexts, d_latents, d_logits),
         )
+    if scan_cpu.usable(cell, tape):
+        return scan_cpu.backward_loop(weights, slabs, tape, d_contexts, d_latents, d_logits)
     gates, kept, contexts, spikes, _ = tape
     dtype = slabs.dtype
     grad: State = (torch.zeros_like(contexts[0], dtype=dtype), *d_memory)
@@ -220,8 +224,10 @@ def backward_loop(
         du, *rest = cell.backward(values, keeps, contexts[n], grad)
         if values.dtype != gates.dtype:
             gates[n], kept[n] = values, keeps
-        for rows, part in cell.to_recurrent(gates[n], kept[n]):
-            du += part @ weights.recurrent[rows]
+        parts = cell.to_recurrent(gates[n], kept[n], 1)
+        rows = weights.recurrent.split([part.shape[1] for part in parts])
+        for part, weight in zip(parts, rows, strict=True):
+            du += part @ weight
         if d_logits is not None:
             torch.mm(gates[n], weights.latent, out=d_latents[n])
             slope = spikes[n] * (1 - spikes[n])
@@ -309,15 +315,16 @@ class LatentScan(torch.autograd.Function):
             torch.mm(flat, weights.latent, out=d_latents.flatten(0, 1))
         split = weight_ih.shape[1] - latents.shape[-1]
         d_features, d_weight_ih = None, torch.empty_like(weight_ih)
+        turned = transposed(flat)
         if features is not None:
-            d_weight_ih[:, :split] = flat.t() @ features.reshape(-1, split)
+            d_weight_ih[:, :split] = turned @ features.reshape(-1, split)
             if ctx.needs_input_grad[1]:
                 d_features = (flat @ weight_ih[:, :split]).view(features.shape)
-        d_weight_ih[:, split:] = flat.t() @ latents.flatten(0, 1)
-        parts = [part.flatten(0, 1) for _, part in cell.to_recurrent(gates, kept)]
-        d_weight_hh = torch.cat([part.t() @ past for part in parts])
-        d_bias_hh = torch.cat([part.sum(0) for part in parts])
-        d_u2 = None if d_logits is None else d_logits.flatten(0, 1).t() @ past
+        d_weight_ih[:, split:] = turned @ latents.flatten(0, 1)
+        parts = cell.to_recurrent(turned, transposed(kept.flatten(0, 1)), 0)
+        d_weight_hh = torch.cat([part @ past for part in parts])
+        d_bias_hh = torch.cat([part.sum(1) for part in parts])
+        d_u2 = None if d_logits is None else transposed(d_logits.flatten(0, 1)) @ past
         return (
             None,
             d_features,
@@ -325,7 +332,7 @@ class LatentScan(torch.autograd.Function):
             d_latents.mul_(spikes),
             None,
             d_weight_ih,
-            flat.sum(0),
+            turned.sum(1),
             d_weight_hh,
             d_bias_hh,
             d_u2,

@@ -1,6 +1,6 @@
-"""The compiled kernel of `sweeps.cpp`: built for this processor when first used, and kept.
+"""Compiled kernels, as that of `sweeps.cpp`: built for this processor when first used, and kept.
 
-It needs a C++ compiler (`$CXX`, `c++`, `g++` or `clang++`) and nothing else; the build takes some
+That needs a C++ compiler (`$CXX`, `c++`, `g++` or `clang++`) and nothing else; the build takes some
 seconds and is kept in `$XDG_CACHE_HOME/cgrnn` (`~/.cache/cgrnn`) under a name made of what it was
 built from. Without a compiler all works tensor by tensor, several times slower.
 """
@@ -18,22 +18,23 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("sweeps.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-w")
+_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
+_OUTPUT = ("-shared", "-fPIC", "-w")
 # Compilers differ in how they are told to use all of this processor; the last suits any.
 _PROCESSOR = ("-march=native", "-mcpu=native", None)
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The kernel, built where it is not yet; None where it cannot be."""
+def library(source: Path = SOURCE) -> ctypes.CDLL | None:
+    """The kernel of a source file, built where it is not yet; None where it cannot be."""
     compiler = _compiler()
     if compiler is None:
         return None
     folder = _folder()
     for processor in _PROCESSOR:
-        command = [compiler, *_FLAGS, *([processor] if processor else [])]
-        file = folder / f"sweeps-{_digest(command)}.so"
-        if file.is_file() or _build(command, file):
+        command = [compiler, *_FLAGS, *_OUTPUT, *([processor] if processor else [])]
+        file = folder / f"{source.stem}-{_digest(command, source)}.so"
+        if file.is_file() or _build(command, source, file):
             return ctypes.CDLL(str(file))
     return None
 
@@ -55,7 +56,7 @@ def _folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="cgrnn-"))
 
 
-def _digest(command: list[str]) -> str:
+def _digest(command: list[str], source: Path) -> str:
     """Of all that a build depends on: the source, the compiler and the processor."""
     version = subprocess.run([command[0], "--version"], capture_output=True).stdout
     processor = platform.machine() + platform.processor()
@@ -65,14 +66,14 @@ def _digest(command: list[str]) -> str:
         processor += "".join(line for line in lines if line.startswith(("flags", "Features")))[
             :4096
         ]
-    parts = (SOURCE.read_bytes(), " ".join(command).encode(), version, processor.encode())
+    parts = (source.read_bytes(), " ".join(command).encode(), version, processor.encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
-def _build(command: list[str], file: Path) -> bool:
+def _build(command: list[str], source: Path, file: Path) -> bool:
     handle, made = tempfile.mkstemp(suffix=".so", dir=file.parent)
     os.close(handle)
-    done = subprocess.run([*command, str(SOURCE), "-o", made], capture_output=True)
+    done = subprocess.run([*command, str(source), "-o", made], capture_output=True)
     if done.returncode == 0:
         os.replace(made, file)  # whole, whoever else builds it at the same time
     else:
