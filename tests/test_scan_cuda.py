@@ -13,8 +13,6 @@ import torch
 from densities import generator
 from torch._subclasses import FakeTensorMode
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # must stand before the first import of Triton
 pytest.importorskip(
     "triton", reason="Triton is not installed (Linux on x86-64: pip install triton)"
 )
@@ -25,6 +23,7 @@ from cgrnn.scan import GRU, Tape, Weights
 from cgrnn.transition import Transition
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 MARGIN = 64  # numbers behind each tensor that nothing may write to
 
 # Frames beyond a graph's; sequences and units beyond a tile of 32 and 16; sums beyond 32 terms.
@@ -76,6 +75,7 @@ def assert_alike(mine: Tape, theirs: Tape, tolerance: float) -> None:
         assert torch.allclose(one, other, atol=tolerance, rtol=0), name
 
 
+@pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="run by the test that follows")
 @pytest.mark.parametrize(
     ("shape", "dtype", "sampled", "tolerance"),
     [
@@ -113,6 +113,15 @@ def test_kernels_fill_what_torchs_loop_fills(shape, dtype, sampled, tolerance):
         assert torch.allclose(fused.d_latents, plain.d_latents, atol=tolerance, rtol=0)
         assert torch.allclose(fused.d_logits, plain.d_logits, atol=tolerance, rtol=0)
     assert all(buffer[-MARGIN:].isnan().all() for buffer in fused.buffers)
+
+
+@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the kernels run without")
+def test_kernels_in_the_interpreter():
+    """In a process of its own, as Triton must know before anything imports it."""
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "fill", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True)
+    assert "4 passed" in run.stdout, run.stdout
 
 
 COMPILE = """
