@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samplers.gibbs import chain
+
 R_HAT_WANTED = 1.05
 ESS_WANTED = 100.0  # the standard error of a mean is then a tenth of the deviation
 MIN_DRAWS = 4
@@ -224,7 +226,7 @@ def watch(
     }
     recorded: dict[str, list[Tensor]] = {name: [] for name in statistics}
     for _ in range(sweeps):
-        v = density.gibbs_step(v, generator) if step is None else step(v)
+        v = chain(density, v, 1, generator) if step is None else step(v)
         for name, statistic in statistics.items():
             recorded[name].append(statistic(v))
     batch = density.batch_shape

@@ -12,6 +12,9 @@ Annealing. `density.annealed(beta)` is the same density with `W` multiplied by `
 `project(v)` holds the products of the frame with the couplings *before* annealing: they are the
 same at every `beta`, so that one product serves the weight of annealed importance sampling and the
 move after it.
+
+Classes with an attribute `compiled` of their own are known to the compiled kernel of
+`samplers.fused`, which makes their chains on a CPU; all others are sampled by these methods.
 """
 
 from __future__ import annotations
