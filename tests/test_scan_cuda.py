@@ -17,7 +17,7 @@ pytest.importorskip(
     "triton", reason="Triton is not installed (Linux on x86-64: pip install triton)"
 )
 
-from cgrnn import scan, scan_cuda
+from cgrnn import scan, scan_cpu, scan_cuda
 from cgrnn.layers.conditional import LatentDrive
 from cgrnn.scan import GRU, Tape, Weights
 from cgrnn.transition import Transition
@@ -91,7 +91,7 @@ def test_kernels_fill_what_torchs_loop_fills(shape, dtype, sampled, tolerance):
     d_logits = (None, None) if sampled else (fused.d_logits, plain.d_logits)
 
     scan_cuda.forward_loop(fused.weights, fused.logits, fused.slabs, uniforms, fused.tape)
-    with scan_cuda.disabled():
+    with scan_cuda.disabled(), scan_cpu.disabled():
         scan.forward_loop(
             *(GRU, plain.weights, plain.logits, plain.slabs, uniforms),
             *((plain.tape.contexts[0],), plain.tape),
@@ -102,7 +102,7 @@ def test_kernels_fill_what_torchs_loop_fills(shape, dtype, sampled, tolerance):
         *(GRU, fused.weights, fused.slabs, fused.tape, fused.d_contexts),
         *(fused.d_latents, d_logits[0]),
     )
-    with scan_cuda.disabled():
+    with scan_cuda.disabled(), scan_cpu.disabled():
         expected = scan.backward_loop(
             *(GRU, plain.weights, plain.slabs, plain.tape, plain.d_contexts, ()),
             *(plain.d_latents, d_logits[1]),
