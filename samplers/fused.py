@@ -91,7 +91,7 @@ def sweep(density: Any, v: Tensor, sweeps: int, generator: torch.Generator | Non
     job = _Chains(density, chains=1, levels=[(1.0, 1.0, 1.0)] * (sweeps + 1), generator=generator)
     shape = torch.broadcast_shapes(v.shape, (*density.batch_shape, v.shape[-1]))
     ends = v.expand(shape).to(density.weight.dtype).clone(memory_format=torch.contiguous_format)
-    job.run(ends.numel() // v.shape[-1], v=ends, move_last=True)
+    job.run(ends.numel() // v.shape[-1], {"v": ends}, move_last=True)
     return ends
 
 
@@ -142,11 +142,10 @@ def _annealed(
     job, total = _Chains(density, chains, levels, generator), density.batch_shape[0]
     sums = torch.empty(total, chains, dtype=torch.float64)
     parts = torch.empty(len(levels) - 1 if apart else 0, total, chains, dtype=torch.float64)
-    v = None
+    arrays = {"log_weights": sums} | ({"rises": parts} if apart else {})
     if starts is not None:
-        v = starts.transpose(0, 1).to(density.weight.dtype).contiguous().clone()
-    arrays: dict[str, Tensor] = {"log_weights": sums} | ({"rises": parts} if apart else {})
-    job.run(total * chains, progress, v=v, begin=v is None, **arrays)
+        arrays["v"] = starts.transpose(0, 1).to(density.weight.dtype).contiguous().clone()
+    job.run(total * chains, arrays, begin=starts is None, progress=progress)
     return sums.t(), parts.transpose(1, 2)
 
 
@@ -197,13 +196,13 @@ class _Chains:
     def run(
         self,
         rows: int,
-        progress: Callable[[int], None] | None = None,
+        arrays: dict[str, Tensor],
         begin: bool = False,
         move_last: bool = False,
-        **arrays: Tensor | None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         """Fill the arrays, piece by piece, a piece a thread."""
-        given = self.arrays | {name: value for name, value in arrays.items() if value is not None}
+        given = self.arrays | arrays
         threads, steps = torch.get_num_threads(), max(1, self.sizes["steps"])
         share = -(-rows // threads)
         piece = -(-min(share, max(1, _PIECE // steps)) // LANES) * LANES

@@ -8,7 +8,7 @@ import pytest
 import torch
 from densities import LAYERS, generator, random_density
 
-from samplers import diagnose, watch
+from samplers import chain, diagnose, watch
 
 
 def autoregression(rho, shape, seed):
@@ -195,7 +195,7 @@ def test_watched_chains_are_those_that_gibbs_makes(kind):
     start = density.sample_base((3, 2), generator(0))
     watched, random, v = watch(density, start, 5, generator(1)), generator(1), start
     for sweep in range(5):
-        v = density.gibbs_step(v, random)
+        v = chain(density, v, 1, random)
         energy = watched.traces["free energy"][sweep].view(3, 2)
         assert torch.allclose(energy, density.free_energy(v))
     assert torch.equal(watched.frames, v)
