@@ -30,8 +30,8 @@ def literal(trace):
 
     def covariance(lag):
         each = []
-        for chain, mean in zip(chains, means, strict=True):
-            terms = [(chain[i] - mean) * (chain[i + lag] - mean) for i in range(n - lag)]
+        for trace, mean in zip(chains, means, strict=True):
+            terms = [(trace[i] - mean) * (trace[i + lag] - mean) for i in range(n - lag)]
             each.append(sum(terms) / n)
         return sum(each) / len(each)
 
