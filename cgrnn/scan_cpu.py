@@ -1,7 +1,7 @@
 """The scan's loops over time on a CPU: between the products, one compiled pass a step.
 
 Torch makes the products. What lies between them is a dozen small tensor operations a step, as dear
-as the products themselves once those are of bfloat16 numbers; `scan.cpp` does it in one pass of the
+as the products themselves once those are of bfloat16 numbers; `passes.cpp` does it in one pass of the
 cache (on one core, 75 × 500 units and bfloat16: 0.05 ms a step in place of 0.5). Without a compiler
 torch's loop does the work.
 """
@@ -22,14 +22,14 @@ from samplers import native
 if TYPE_CHECKING:
     from cgrnn.scan import State, Tape, Weights
 
-_SOURCE = Path(__file__).with_name("scan.cpp")
+_SOURCE = Path(__file__).with_name("passes.cpp")
 _NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 _STRIDED = ("logits", "slabs", "uniforms", "d_contexts")
 _enabled = True
 
 
 class _Scan(ctypes.Structure):
-    """`Scan` of `scan.cpp`."""
+    """`Scan` of `passes.cpp`."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("batch", "hidden", "size")),

@@ -48,11 +48,11 @@ def contrastive_loss(
     negative = chain(density, start, steps, generator)
     if chains is not None:
         chains.copy_(negative)
-    phase = density.free_energy(negative)
+    data, phase = density.free_energy(torch.stack([v, negative]))
     if restarts > 0:
         near = phase.flatten()
         phase = _with_restarts(density.flatten(), near, restarts, steps, generator).view_as(phase)
-    return density.free_energy(v) - phase
+    return data - phase
 
 
 def _with_restarts(

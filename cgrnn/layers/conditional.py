@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cgrnn.arithmetic import rounded_layers
 from cgrnn.layers.energy import EnergyDensity
 from cgrnn.layers.tractable import check_context
 
@@ -85,9 +86,12 @@ class ConditionalRBM(nn.Module, ABC):
         """The fields of the density that the context moves; None leaves its share out."""
         if context is None:
             return {"visible_bias": self.visible_bias, "hidden_bias": self.hidden_bias}
+        with rounded_layers(context.device):
+            to_visible = self.context_to_visible(context)
+            to_hidden = self.context_to_hidden(context)
         return {
-            "visible_bias": self.visible_bias + self.context_to_visible(context),
-            "hidden_bias": self.hidden_bias + self.context_to_hidden(context),
+            "visible_bias": self.visible_bias + to_visible,
+            "hidden_bias": self.hidden_bias + to_hidden,
         }
 
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from cgrnn.layers import softplus
 from cgrnn.layers.conditional import ConditionalRBM
 from cgrnn.layers.energy import BinaryEnergyDensity, EnergyDensity, Latents, bernoulli
 
@@ -136,6 +137,15 @@ class BinarySpikeSlabRBMDensity(SpikeSlabDensity, BinaryEnergyDensity):
     """
 
     compiled: ClassVar[bool] = True
+
+    def free_energy(self, v: Tensor, projected: Any = None) -> Tensor:
+        if projected is None and torch.is_grad_enabled():
+            linear = v @ self.weight
+            if softplus.usable(linear, self.hidden_bias):
+                slope, curvature = self.mu * self.beta, 0.5 * self.beta**2 / self.alpha
+                hidden = softplus.quadratic_sum(linear, self.hidden_bias, slope, curvature)
+                return self._visible_energy(v) - hidden - self._log_slab_volume()
+        return super().free_energy(v, projected)
 
 
 class BinarySpikeSlabRBM(SpikeSlabLayer):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PIECE = 1024  # frames
+PIECE = 2048  # frames
 
 Index = tuple[Tensor, ...]
 Loss = Callable[[Tensor, Index], Tensor]

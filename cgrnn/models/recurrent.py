@@ -119,7 +119,7 @@ class RecurrentModel(SequenceModel):
 
         def loss(context: Tensor, places: tuple[Tensor, ...]) -> Tensor:
             v = frames[places]
-            density = self.layer(self.dropout(context.to(v.dtype)))
+            density = self.layer(self.dropout(context))
             if not isinstance(density, EnergyDensity):
                 return -density.log_prob(v)
             standing = None if chains is None else chains[places]

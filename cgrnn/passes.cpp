@@ -1,7 +1,4 @@
-// What a step of the scan over time does between its products, each in one pass.
-//
-// Names and layouts are those of cgrnn/scan.py; cgrnn/scan_cpu.py calls it. A is what the tape
-// holds (bfloat16, float or double), S what is calculated in and what the state is.
+// What a training step does between its products, each in one pass.
 
 #include <cmath>
 #include <cstdint>
@@ -57,6 +54,9 @@ inline double squash(double x) { return std::tanh(x); }
 inline float squash(float x) { return 2 * sigmoid(2 * x) - 1; }
 
 }  // namespace
+
+// ---- The scan over time: cgrnn/scan_cpu.py calls it. Names and layouts are those of cgrnn/scan.py.
+// A is what the tape holds (bfloat16, float or double), S what is calculated in and the state is.
 
 extern "C" struct Scan {
   int64_t batch, hidden, size;
@@ -192,14 +192,83 @@ void draw_back(const Scan& scan, int64_t n) {
 
 }  // namespace
 
-#define FOR(name, A, S)                                                                      \
+#define FOR_SCAN(name, A, S)                                                                      \
   extern "C" void draw_##name(const Scan* scan, int64_t n) { draw<A, S>(*scan, n); }           \
   extern "C" void step_##name(const Scan* scan, int64_t n) { step<A, S>(*scan, n); }           \
   extern "C" void step_back_##name(const Scan* scan, int64_t n) { step_back<A, S>(*scan, n); } \
   extern "C" void draw_back_##name(const Scan* scan, int64_t n) { draw_back<A, S>(*scan, n); }
-FOR(bfloat16, bfloat16, float)
-FOR(float32, float, float)
-FOR(float64, double, double)
+FOR_SCAN(bfloat16, bfloat16, float)
+FOR_SCAN(float32, float, float)
+FOR_SCAN(float64, double, double)
+
+// ---- Σ_i softplus(c_i + m_i x_i + k_i x_i²) and its gradients: cgrnn/layers/softplus.py calls it.
+// x is (samples, rows, units), c (rows, units), m and k (units).
+
+namespace {
+
+constexpr int64_t FACTORS = 96;  // of a product, each at most 2: still a float
+
+template <typename T>
+void sums(int64_t samples, int64_t rows, int64_t units, const T* x, const T* c,
+          const T* __restrict m, const T* __restrict k, T* out) {
+  for (int64_t n = 0; n < samples * rows; ++n) {
+    const T* __restrict x_n = x + n * units;
+    const T* __restrict c_n = c + n % rows * units;
+    T total = 0;
+    for (int64_t begin = 0; begin < units; begin += FACTORS) {
+      const int64_t end = begin + FACTORS < units ? begin + FACTORS : units;
+      T positive = 0, product = 1;
+#pragma omp simd reduction(+ : positive) reduction(* : product)
+      for (int64_t i = begin; i < end; ++i) {
+        T a = c_n[i] + x_n[i] * (m[i] + k[i] * x_n[i]);
+        positive += a > 0 ? a : 0;
+        product *= 1 + exponential(a > 0 ? -a : a);
+      }
+      total += positive + std::log(product);
+    }
+    out[n] = total;
+  }
+}
+
+// `d_c`, `d_m` and `d_k` are added to.
+template <typename T>
+void gradients(int64_t samples, int64_t rows, int64_t units, const T* x, const T* c,
+               const T* __restrict m, const T* __restrict k, const T* d_out, T* d_x, T* d_c,
+               T* __restrict d_m, T* __restrict d_k) {
+  for (int64_t n = 0; n < samples * rows; ++n) {
+    const T* __restrict x_n = x + n * units;
+    const T* __restrict c_n = c + n % rows * units;
+    T* __restrict d_x_n = d_x + n * units;
+    T* __restrict d_c_n = d_c + n % rows * units;
+    const T d = d_out[n];
+#pragma omp simd
+    for (int64_t i = 0; i < units; ++i) {
+      T slope = m[i] + k[i] * x_n[i];
+      T on = d / (1 + exponential(-(c_n[i] + x_n[i] * slope)));
+      d_x_n[i] = on * (slope + k[i] * x_n[i]);
+      d_c_n[i] += on;
+      d_m[i] += on * x_n[i];
+      d_k[i] += on * x_n[i] * x_n[i];
+    }
+  }
+}
+
+}  // namespace
+
+#define FOR_SUMS(name, T)                                                                          \
+  extern "C" void sums_##name(int64_t samples, int64_t rows, int64_t units, const T* x,       \
+                              const T* c, const T* m, const T* k, T* out) {                   \
+    sums<T>(samples, rows, units, x, c, m, k, out);                                           \
+  }                                                                                           \
+  extern "C" void gradients_##name(int64_t samples, int64_t rows, int64_t units, const T* x,  \
+                                   const T* c, const T* m, const T* k, const T* d_out, T* d_x, \
+                                   T* d_c, T* d_m, T* d_k) {                                  \
+    gradients<T>(samples, rows, units, x, c, m, k, d_out, d_x, d_c, d_m, d_k);                \
+  }
+FOR_SUMS(float32, float)
+FOR_SUMS(float64, double)
+
+// ---- Transposes: cgrnn/scan_cpu.py calls it.
 
 namespace {
 
