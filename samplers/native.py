@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -28,14 +29,19 @@ _PROCESSOR = ("-march=native", "-mcpu=native", None)
 def library(source: Path = SOURCE) -> ctypes.CDLL | None:
     """The kernel of a source file, built where it is not yet; None where it cannot be."""
     compiler = _compiler()
-    if compiler is None:
-        return None
     folder = _folder()
     for processor in _PROCESSOR:
+        if compiler is None:
+            break
         command = [compiler, *_FLAGS, *_OUTPUT, *([processor] if processor else [])]
         file = folder / f"{source.stem}-{_digest(command, source)}.so"
         if file.is_file() or _build(command, source, file):
             return ctypes.CDLL(str(file))
+    warnings.warn(
+        f"no C++ compiler that builds {source.name} (install one, or name it in CXX): "
+        "this works without, several times slower",
+        stacklevel=2,
+    )
     return None
 
 
