@@ -3,8 +3,46 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
+#ifdef __linux__
+#include <dlfcn.h>
+#endif
 
 namespace {
+
+// ---- Threads: torch's own, by the OpenMP that it has loaded. Others would wait for its to sleep.
+
+typedef void Start(void (*)(void*), void*, unsigned, unsigned);
+typedef int Number();
+
+template <typename F>
+struct Team {
+  const F& work;
+  int64_t count;
+  Number *number, *size;
+  static void run(void* data) {
+    const Team& team = *(const Team*)data;
+    const int64_t n = team.number(), all = team.size();
+    team.work(team.count * n / all, team.count * (n + 1) / all);
+  }
+};
+
+// Calls `work(begin, end)` for shares of `count`, side by side.
+template <typename F>
+void share(int64_t threads, int64_t count, const F& work) {
+#ifdef __linux__
+  static const auto start = (Start*)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+  static const auto number = (Number*)dlsym(RTLD_DEFAULT, "omp_get_thread_num");
+  static const auto size = (Number*)dlsym(RTLD_DEFAULT, "omp_get_num_threads");
+  if (threads > 1 && start && number && size) {
+    Team<F> team{work, count, number, size};
+    return start(Team<F>::run, &team, threads, 0);
+  }
+#endif
+  work(0, count);
+}
+
+// ---- Numbers
 
 struct bfloat16 {
   uint16_t bits;
@@ -59,7 +97,7 @@ inline float squash(float x) { return 2 * sigmoid(2 * x) - 1; }
 // A is what the tape holds (bfloat16, float or double), S what is calculated in and the state is.
 
 extern "C" struct Scan {
-  int64_t batch, hidden, size;
+  int64_t threads, batch, hidden, size;
   // Of the tape, (N, B, ·), contexts one frame more.
   void *gates, *kept, *contexts, *spikes, *latents;
   // From outside, with strides of frames and of sequences.
@@ -81,9 +119,9 @@ inline T* row(const void* base, int64_t n, int64_t b, const int64_t* by) {
 }
 
 template <typename A, typename S>
-void draw(const Scan& scan, int64_t n) {
+void draw(const Scan& scan, int64_t n, int64_t begin, int64_t end) {
   const int64_t H = scan.hidden, G = 3 * scan.size, B = scan.batch;
-  for (int64_t b = 0; b < B; ++b) {
+  for (int64_t b = begin; b < end; ++b) {
     const A* __restrict product = (const A*)scan.recurrent + b * (H + G);
     const S* __restrict logits = row<S>(scan.logits, n, b, scan.logits_by);
     const S* __restrict slabs = row<S>(scan.slabs, n, b, scan.slabs_by);
@@ -113,10 +151,10 @@ void draw(const Scan& scan, int64_t n) {
   A *__restrict r = (start), *__restrict z = r + R, *__restrict c = z + R
 
 template <typename A, typename S>
-void step(const Scan& scan, int64_t n) {
+void step(const Scan& scan, int64_t n, int64_t begin, int64_t end) {
   const int64_t H = scan.hidden, R = scan.size, B = scan.batch;
   PARTS(const A, bias_r, bias_z, bias_c, (const A*)scan.bias);
-  for (int64_t b = 0; b < B; ++b) {
+  for (int64_t b = begin; b < end; ++b) {
     PARTS(A, gate_r, gate_z, gate_c, (A*)scan.gates + (n * B + b) * 3 * R);
     PARTS(const A, x_r, x_z, x_c, (const A*)scan.input + b * 3 * R);
     PARTS(const A, y_r, y_z, y_c, (const A*)scan.recurrent + b * (H + 3 * R) + H);
@@ -141,9 +179,9 @@ void step(const Scan& scan, int64_t n) {
 }
 
 template <typename A, typename S>
-void step_back(const Scan& scan, int64_t n) {
+void step_back(const Scan& scan, int64_t n, int64_t begin, int64_t end) {
   const int64_t H = scan.d_logits ? scan.hidden : 0, R = scan.size, B = scan.batch;
-  for (int64_t b = 0; b < B; ++b) {
+  for (int64_t b = begin; b < end; ++b) {
     PARTS(A, gate_r, gate_z, gate_c, (A*)scan.gates + (n * B + b) * 3 * R);
     PARTS(A, back_r, back_z, back_c, (A*)scan.back + b * (3 * R + H));
     A* __restrict kept = (A*)scan.kept + (n * B + b) * R;
@@ -172,9 +210,9 @@ void step_back(const Scan& scan, int64_t n) {
 }
 
 template <typename A, typename S>
-void draw_back(const Scan& scan, int64_t n) {
+void draw_back(const Scan& scan, int64_t n, int64_t begin, int64_t end) {
   const int64_t H = scan.hidden, B = scan.batch, G = 3 * scan.size;
-  for (int64_t b = 0; b < B; ++b) {
+  for (int64_t b = begin; b < end; ++b) {
     const A* __restrict d_latents = (const A*)scan.d_latents + (n * B + b) * H;
     const A* __restrict spikes = (const A*)scan.spikes + (n * B + b) * H;
     const S* __restrict slabs = row<S>(scan.slabs, n, b, scan.slabs_by);
@@ -192,11 +230,17 @@ void draw_back(const Scan& scan, int64_t n) {
 
 }  // namespace
 
-#define FOR_SCAN(name, A, S)                                                                      \
-  extern "C" void draw_##name(const Scan* scan, int64_t n) { draw<A, S>(*scan, n); }           \
-  extern "C" void step_##name(const Scan* scan, int64_t n) { step<A, S>(*scan, n); }           \
-  extern "C" void step_back_##name(const Scan* scan, int64_t n) { step_back<A, S>(*scan, n); } \
-  extern "C" void draw_back_##name(const Scan* scan, int64_t n) { draw_back<A, S>(*scan, n); }
+#define FOR_SCAN_PASS(pass, name, A, S)                                  \
+  extern "C" void pass##_##name(const Scan* scan, int64_t n) {           \
+    share(scan->threads, scan->batch, [=](int64_t begin, int64_t end) {  \
+      pass<A, S>(*scan, n, begin, end);                                  \
+    });                                                                  \
+  }
+#define FOR_SCAN(name, A, S)          \
+  FOR_SCAN_PASS(draw, name, A, S)      \
+  FOR_SCAN_PASS(step, name, A, S)      \
+  FOR_SCAN_PASS(step_back, name, A, S) \
+  FOR_SCAN_PASS(draw_back, name, A, S)
 FOR_SCAN(bfloat16, bfloat16, float)
 FOR_SCAN(float32, float, float)
 FOR_SCAN(float64, double, double)
@@ -208,63 +252,88 @@ namespace {
 
 constexpr int64_t FACTORS = 96;  // of a product, each at most 2: still a float
 
+struct Sums {
+  int64_t threads, samples, rows, units;
+  const void *x, *c, *m, *k, *d_total;
+  void *total, *d_x, *d_c, *d_m, *d_k;
+};
+
 template <typename T>
-void sums(int64_t samples, int64_t rows, int64_t units, const T* x, const T* c,
-          const T* __restrict m, const T* __restrict k, T* out) {
-  for (int64_t n = 0; n < samples * rows; ++n) {
-    const T* __restrict x_n = x + n * units;
-    const T* __restrict c_n = c + n % rows * units;
+void sums(const Sums& given, int64_t begin, int64_t end) {
+  const int64_t units = given.units;
+  const T *__restrict m = (const T*)given.m, *__restrict k = (const T*)given.k;
+  for (int64_t n = begin; n < end; ++n) {
+    const T* __restrict x = (const T*)given.x + n * units;
+    const T* __restrict c = (const T*)given.c + n % given.rows * units;
     T total = 0;
-    for (int64_t begin = 0; begin < units; begin += FACTORS) {
-      const int64_t end = begin + FACTORS < units ? begin + FACTORS : units;
+    for (int64_t first = 0; first < units; first += FACTORS) {
+      const int64_t last = first + FACTORS < units ? first + FACTORS : units;
       T positive = 0, product = 1;
 #pragma omp simd reduction(+ : positive) reduction(* : product)
-      for (int64_t i = begin; i < end; ++i) {
-        T a = c_n[i] + x_n[i] * (m[i] + k[i] * x_n[i]);
+      for (int64_t i = first; i < last; ++i) {
+        T a = c[i] + x[i] * (m[i] + k[i] * x[i]);
         positive += a > 0 ? a : 0;
         product *= 1 + exponential(a > 0 ? -a : a);
       }
       total += positive + std::log(product);
     }
-    out[n] = total;
+    ((T*)given.total)[n] = total;
   }
 }
 
-// `d_c`, `d_m` and `d_k` are added to.
+// `d_c`, `d_m` and `d_k` are added to, the latter two a row of each for every share.
 template <typename T>
-void gradients(int64_t samples, int64_t rows, int64_t units, const T* x, const T* c,
-               const T* __restrict m, const T* __restrict k, const T* d_out, T* d_x, T* d_c,
-               T* __restrict d_m, T* __restrict d_k) {
-  for (int64_t n = 0; n < samples * rows; ++n) {
-    const T* __restrict x_n = x + n * units;
-    const T* __restrict c_n = c + n % rows * units;
-    T* __restrict d_x_n = d_x + n * units;
-    T* __restrict d_c_n = d_c + n % rows * units;
-    const T d = d_out[n];
+void gradients(const Sums& given, int64_t begin, int64_t end, T* __restrict d_m,
+               T* __restrict d_k) {
+  const int64_t units = given.units;
+  const T *__restrict m = (const T*)given.m, *__restrict k = (const T*)given.k;
+  for (int64_t row = begin; row < end; ++row) {
+    const T* __restrict c = (const T*)given.c + row * units;
+    T* __restrict d_c = (T*)given.d_c + row * units;
+    for (int64_t n = row; n < given.samples * given.rows; n += given.rows) {
+      const T* __restrict x = (const T*)given.x + n * units;
+      T* __restrict d_x = (T*)given.d_x + n * units;
+      const T d = ((const T*)given.d_total)[n];
 #pragma omp simd
-    for (int64_t i = 0; i < units; ++i) {
-      T slope = m[i] + k[i] * x_n[i];
-      T on = d / (1 + exponential(-(c_n[i] + x_n[i] * slope)));
-      d_x_n[i] = on * (slope + k[i] * x_n[i]);
-      d_c_n[i] += on;
-      d_m[i] += on * x_n[i];
-      d_k[i] += on * x_n[i] * x_n[i];
+      for (int64_t i = 0; i < units; ++i) {
+        T slope = m[i] + k[i] * x[i];
+        T on = d / (1 + exponential(-(c[i] + x[i] * slope)));
+        d_x[i] = on * (slope + k[i] * x[i]);
+        d_c[i] += on;
+        d_m[i] += on * x[i];
+        d_k[i] += on * x[i] * x[i];
+      }
     }
   }
 }
 
+constexpr int64_t SHARES = 64;  // of rows, summed in order: the same whatever the threads
+
+template <typename T>
+void all_gradients(const Sums& given) {
+  std::vector<T> parts(2 * SHARES * given.units);
+  share(given.threads, SHARES, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      T* d_m = parts.data() + 2 * part * given.units;
+      gradients<T>(given, given.rows * part / SHARES, given.rows * (part + 1) / SHARES, d_m,
+                   d_m + given.units);
+    }
+  });
+  for (int64_t part = 0; part < SHARES; ++part)
+    for (int64_t i = 0; i < given.units; ++i) {
+      ((T*)given.d_m)[i] += parts[2 * part * given.units + i];
+      ((T*)given.d_k)[i] += parts[(2 * part + 1) * given.units + i];
+    }
+}
+
 }  // namespace
 
-#define FOR_SUMS(name, T)                                                                          \
-  extern "C" void sums_##name(int64_t samples, int64_t rows, int64_t units, const T* x,       \
-                              const T* c, const T* m, const T* k, T* out) {                   \
-    sums<T>(samples, rows, units, x, c, m, k, out);                                           \
+#define FOR_SUMS(name, T)                                                                     \
+  extern "C" void sums_##name(const Sums* given) {                                            \
+    share(given->threads, given->samples * given->rows,                                       \
+          [=](int64_t begin, int64_t end) { sums<T>(*given, begin, end); });                  \
   }                                                                                           \
-  extern "C" void gradients_##name(int64_t samples, int64_t rows, int64_t units, const T* x,  \
-                                   const T* c, const T* m, const T* k, const T* d_out, T* d_x, \
-                                   T* d_c, T* d_m, T* d_k) {                                  \
-    gradients<T>(samples, rows, units, x, c, m, k, d_out, d_x, d_c, d_m, d_k);                \
-  }
+  extern "C" void gradients_##name(const Sums* given) { all_gradients<T>(*given); }
 FOR_SUMS(float32, float)
 FOR_SUMS(float64, double)
 
@@ -284,19 +353,23 @@ inline void turn(uint64_t* x) {
 }  // namespace
 
 // The transpose of (rows, columns), both contiguous, by tiles whose lines stay in the cache.
-extern "C" void transpose_16(const uint16_t* from, uint16_t* to, int64_t rows, int64_t columns) {
+extern "C" void transpose_16(int64_t threads, int64_t rows, int64_t columns, const uint16_t* from,
+                             uint16_t* to) {
   constexpr int64_t TILE = 32;
   const int64_t whole_rows = rows & ~3, whole_columns = columns & ~3;
-  for (int64_t r0 = 0; r0 < whole_rows; r0 += TILE)
-    for (int64_t c0 = 0; c0 < whole_columns; c0 += TILE)
-      for (int64_t c = c0; c < c0 + TILE && c < whole_columns; c += 4)
-        for (int64_t r = r0; r < r0 + TILE && r < whole_rows; r += 4) {
-          uint64_t x[4];
-          for (int k = 0; k < 4; ++k) std::memcpy(&x[k], from + (r + k) * columns + c, 8);
-          turn(x);
-          for (int k = 0; k < 4; ++k) std::memcpy(to + (c + k) * rows + r, &x[k], 8);
-        }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c)
-      to[c * rows + r] = from[r * columns + c];
+  share(threads, (rows + TILE - 1) / TILE, [=](int64_t begin, int64_t end) {
+    const int64_t last = end * TILE < rows ? end * TILE : rows;
+    for (int64_t r0 = begin * TILE; r0 < last; r0 += TILE)
+      for (int64_t c0 = 0; c0 < whole_columns; c0 += TILE)
+        for (int64_t c = c0; c < c0 + TILE && c < whole_columns; c += 4)
+          for (int64_t r = r0; r < r0 + TILE && r < whole_rows; r += 4) {
+            uint64_t x[4];
+            for (int k = 0; k < 4; ++k) std::memcpy(&x[k], from + (r + k) * columns + c, 8);
+            turn(x);
+            for (int k = 0; k < 4; ++k) std::memcpy(to + (c + k) * rows + r, &x[k], 8);
+          }
+    for (int64_t r = begin * TILE; r < last; ++r)
+      for (int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c)
+        to[c * rows + r] = from[r * columns + c];
+  });
 }

@@ -29,6 +29,7 @@ def usable(x: Tensor, constant: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == constant.dtype
         and x.dtype in _NAMES
+        and constant.numel() > 0
         and x.shape[x.dim() - constant.dim() :] == constant.shape
         and native.library(_SOURCE) is not None
     )
@@ -46,28 +47,42 @@ def quadratic_sum(x: Tensor, constant: Tensor, slope: Tensor, curvature: Tensor)
     return total
 
 
+class _Sums(ctypes.Structure):
+    """`Sums` of `passes.cpp`."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("threads", "samples", "rows", "units")),
+        *((name, ctypes.c_void_p) for name in ("x", "c", "m", "k", "d_total")),
+        *((name, ctypes.c_void_p) for name in ("total", "d_x", "d_c", "d_m", "d_k")),
+    ]
+
+
 class _QuadraticSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Tensor) -> Tensor:
-        given = tuple(part.contiguous() for part in given)
-        ctx.save_for_backward(*given)
-        total = given[0].new_empty(given[0].shape[:-1])
-        _run("sums", *given, total)
+        x, c, m, k = (part.contiguous() for part in given)
+        ctx.save_for_backward(x, c, m, k)
+        total = x.new_empty(x.shape[:-1])
+        _run("sums", x=x, c=c, m=m, k=k, total=total)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, ...]:
-        x, *shared = ctx.saved_tensors
-        gradients = (torch.empty_like(x), *(torch.zeros_like(part) for part in shared))
-        _run("gradients", x, *shared, d_total.contiguous(), *gradients)
-        return gradients
+        x, c, m, k = ctx.saved_tensors
+        d_x, shared = torch.empty_like(x), [torch.zeros_like(part) for part in (c, m, k)]
+        given = {"x": x, "c": c, "m": m, "k": k, "d_total": d_total.contiguous(), "d_x": d_x}
+        _run("gradients", **given, **dict(zip(("d_c", "d_m", "d_k"), shared, strict=True)))
+        return d_x, *shared
 
 
-def _run(name: str, x: Tensor, constant: Tensor, *others: Tensor) -> None:
-    units, rows = x.shape[-1], constant.numel() // constant.shape[-1]
-    sizes = (x.numel() // constant.numel(), rows, units)
-    tensors = (x, constant, *others)
-    getattr(native.library(_SOURCE), f"{name}_{_NAMES[x.dtype]}")(
-        *map(ctypes.c_int64, sizes), *(ctypes.c_void_p(part.data_ptr()) for part in tensors)
+def _run(name: str, **tensors: Tensor) -> None:
+    x, c = tensors["x"], tensors["c"]
+    given = _Sums(
+        threads=torch.get_num_threads(),
+        samples=x.numel() // c.numel(),
+        rows=c.numel() // c.shape[-1],
+        units=c.shape[-1],
+        **{key: part.data_ptr() for key, part in tensors.items()},
     )
+    getattr(native.library(_SOURCE), f"{name}_{_NAMES[x.dtype]}")(ctypes.byref(given))
