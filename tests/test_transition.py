@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from densities import generator
 
+from cgrnn import scan_cpu
+from cgrnn.arithmetic import rounded_products
 from cgrnn.layers.conditional import LatentDrive
 from cgrnn.transition import CELLS, Transition
 
 BATCH, FRAMES, VISIBLE, HIDDEN, SIZE = 3, 7, 6, 4, 5
+BFLOAT16 = 2.0**-9  # largest relative error of rounding to it
+
+
+@pytest.fixture(params=["compiled", "torch's loop"])
+def engine(request):
+    """Both ways to do what lies between the products (one where there is no compiler)."""
+    with nullcontext() if request.param == "compiled" else scan_cpu.disabled():
+        yield request.param
 
 
 def plain(transition, v, drive, state):
@@ -44,27 +56,27 @@ def example(cell, feeds_visible, sampled):
     return transition, v, drive
 
 
+def outcome(transition, v, drive, run=Transition.forward):
+    """Contexts, last state, and all gradients of a random sum of both."""
+    contexts, after = run(transition, v, drive, transition.initial_state(BATCH))
+    random = generator(1)
+    weights = [
+        torch.randn(part.shape, dtype=torch.float64, generator=random)
+        for part in (contexts, *after)
+    ]
+    total = sum((w * x).sum() for w, x in zip(weights, (contexts, *after), strict=True))
+    inputs = dict(transition.named_parameters())
+    inputs |= {"logits": drive.logits, "slabs": drive.slabs, "weight": drive.weight}
+    gradients = torch.autograd.grad(total, list(inputs.values()), allow_unused=True)
+    return contexts, after, dict(zip(inputs, gradients, strict=True))
+
+
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("feeds_visible", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_scan_equals_the_plain_loop_with_all_gradients(cell, feeds_visible, sampled):
-    results = []
-    for fast in (True, False):
-        transition, v, drive = example(cell, feeds_visible, sampled)
-        state = transition.initial_state(BATCH)
-        run = transition if fast else lambda *args: plain(transition, *args)  # noqa: B023
-        contexts, after = run(v, drive, state)
-        random = generator(1)
-        weights = [
-            torch.randn(part.shape, dtype=torch.float64, generator=random)
-            for part in (contexts, *after)
-        ]
-        total = sum((w * x).sum() for w, x in zip(weights, (contexts, *after), strict=True))
-        inputs = dict(transition.named_parameters())
-        inputs |= {"logits": drive.logits, "slabs": drive.slabs, "weight": drive.weight}
-        gradients = torch.autograd.grad(total, list(inputs.values()), allow_unused=True)
-        results.append((contexts, after, dict(zip(inputs, gradients, strict=True))))
-    (fast_contexts, fast_after, fast), (slow_contexts, slow_after, slow) = results
+def test_scan_equals_the_plain_loop_with_all_gradients(engine, cell, feeds_visible, sampled):
+    fast_contexts, fast_after, fast = outcome(*example(cell, feeds_visible, sampled))
+    slow_contexts, slow_after, slow = outcome(*example(cell, feeds_visible, sampled), plain)
     assert torch.allclose(fast_contexts, slow_contexts, atol=1e-12, rtol=0)
     for mine, theirs in zip(fast_after, slow_after, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-12, rtol=0)
@@ -125,3 +137,31 @@ def test_a_second_backward_is_refused_and_not_wrong():
 def test_unknown_cell_is_refused():
     with pytest.raises(ValueError, match="cell: expected one of gru, lstm, tanh"):
         Transition(2, 0, 3, cell="gru2")
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_rounded_products_change_gradients_by_no_more_than_rounding(engine, cell, sampled):
+    """A step rounds some eight times. Such errors add up like noise over the steps back: their
+    size is about BFLOAT16 times the root of how many there are."""
+    transition, v, drive = example(cell, True, False)
+    single = {"logits": drive.logits, "slabs": drive.slabs, "weight": drive.weight}
+    single = {name: part.detach().float().requires_grad_() for name, part in single.items()}
+    if sampled:  # spikes that no rounding flips
+        uniforms = torch.where(torch.rand(drive.logits.shape) < 0.5, -1.0, 2.0)
+    drive = LatentDrive(**single, uniforms=uniforms if sampled else None)
+    transition, v = transition.float(), v.float()
+    _, _, exact = outcome(transition, v, drive)
+    with rounded_products():
+        contexts, after, found = outcome(transition, v, drive)
+    assert contexts.dtype == torch.bfloat16 and all(part.dtype == torch.float32 for part in after)
+    size = BFLOAT16 * (8 * FRAMES) ** 0.5
+    for name, gradient in exact.items():
+        if gradient is None:
+            assert found[name] is None
+            continue
+        assert found[name].dtype == torch.float32
+        error = (found[name] - gradient).norm() / gradient.norm()
+        assert 0 < error < 2 * size, name
+    again = outcome(transition, v, drive)[2]
+    assert all(torch.equal(again[name], exact[name]) for name in exact if exact[name] is not None)
