@@ -1,7 +1,7 @@
 """The scan's loops over time on a CPU: between the products, one compiled pass a step.
 
 Torch makes the products. What lies between them is a dozen small tensor operations a step, as dear
-as the products themselves once those are of bfloat16 numbers; `passes.cpp` does it in one pass of
+as the products themselves once those are of bfloat16 numbers; `scan.cpp` does it in one pass of
 the cache. Without a compiler torch's loop does the work.
 """
 
@@ -21,14 +21,14 @@ from samplers import native
 if TYPE_CHECKING:
     from cgrnn.scan import State, Tape, Weights
 
-_SOURCE = Path(__file__).with_name("passes.cpp")
+_SOURCE = Path(__file__).parent / "native" / "scan.cpp"
 _NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 _STRIDED = ("logits", "slabs", "uniforms", "d_contexts")
 _enabled = True
 
 
 class _Scan(ctypes.Structure):
-    """`Scan` of `passes.cpp`."""
+    """`Scan` of `scan.cpp`."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("threads", "batch", "hidden", "size")),

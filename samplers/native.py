@@ -72,8 +72,9 @@ def _digest(command: list[str], source: Path) -> str:
         processor += "".join(line for line in lines if line.startswith(("flags", "Features")))[
             :4096
         ]
-    parts = (source.read_bytes(), " ".join(command).encode(), version, processor.encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+    files = [source, *sorted(source.parent.glob("*.h"))]
+    parts = [*(file.read_bytes() for file in files), " ".join(command).encode(), version]
+    return hashlib.sha256(b"\0".join([*parts, processor.encode()])).hexdigest()[:20]
 
 
 def _build(command: list[str], source: Path, file: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cgrnn import draws
 from cgrnn.arithmetic import rounded_layers
 from cgrnn.layers.energy import EnergyDensity
 from cgrnn.layers.tractable import check_context
@@ -78,7 +79,7 @@ class ConditionalRBM(nn.Module, ABC):
         density = self._density(**self._contextual(None))
         projected = density.project(v)
         logits = density.hidden_logits(v, projected)
-        uniforms = torch.empty_like(logits).uniform_(generator=generator) if sample else None
+        uniforms = draws.uniform(logits.detach(), generator) if sample else None
         slabs = self._slabs(density, v, projected, sample, generator)
         return LatentDrive(logits, slabs, self.context_to_hidden.weight, uniforms)
 

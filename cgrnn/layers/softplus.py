@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samplers import native
 
-_SOURCE = Path(__file__).parents[1] / "passes.cpp"
+_SOURCE = Path(__file__).parents[1] / "native" / "softplus.cpp"
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
@@ -48,7 +48,7 @@ def quadratic_sum(x: Tensor, constant: Tensor, slope: Tensor, curvature: Tensor)
 
 
 class _Sums(ctypes.Structure):
-    """`Sums` of `passes.cpp`."""
+    """`Sums` of `softplus.cpp`."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("threads", "samples", "rows", "units")),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from cgrnn import draws
 from cgrnn.layers import softplus
 from cgrnn.layers.conditional import ConditionalRBM
 from cgrnn.layers.energy import BinaryEnergyDensity, EnergyDensity, Latents, bernoulli
@@ -112,8 +113,7 @@ class SpikeSlabLayer(ConditionalRBM):
         mean: Tensor = density.slab_mean(v, projected)
         if not sample:
             return mean
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return mean + noise * density.alpha.rsqrt()
+        return torch.addcmul(mean, draws.normal(mean.detach(), generator), density.alpha.rsqrt())
 
 
 @dataclass(frozen=True, eq=False)
