@@ -138,7 +138,7 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     import torch
 
     from cgrnn import checkpoint
-    from cgrnn.arithmetic import keep_memory, use_fast_products
+    from cgrnn.arithmetic import keep_memory, rounding_pays, use_fast_products
     from cgrnn.models import MODELS
     from cgrnn.processes import rank
     from cgrnn.training import Training, fit, marginals
@@ -148,6 +148,8 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     _quiet()
     use_fast_products()
     keep_memory()
+    if options.precision == "bf16" and not rounding_pays():
+        say("--precision bf16: on this processor such products are slower; 32-true is the better")
     _check_devices(options.accelerator)
     training_options = TrainingOptions(**pick(options, TrainingOptions))
     train, valid = (data.splits[name] for name in ("train", "valid"))
