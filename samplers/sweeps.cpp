@@ -8,10 +8,12 @@
 // What is computed, and in whose names: samplers/fused.py.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #include <vector>
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -53,12 +55,20 @@ inline V negative_size(V x) {
   return x < 0 ? x : -x;
 }
 
+// Whether a mask is set in any lane.
 template <typename V>
 inline bool any(V mask) {
+#if defined(__AVX512F__)
+  __m512i part[sizeof(V) / 64];
+  std::memcpy(part, &mask, sizeof(V));
+  for (size_t n = 1; n < sizeof(V) / 64; ++n) part[0] = _mm512_or_si512(part[0], part[n]);
+  return _mm512_test_epi64_mask(part[0], part[0]);
+#else
   uint64_t part[sizeof(V) / 8], all = 0;
   std::memcpy(part, &mask, sizeof(V));
   for (uint64_t p : part) all |= p;
   return all;
+#endif
 }
 
 template <typename V>
@@ -188,8 +198,8 @@ inline Int<T> is_on(Vec<T> u, Vec<T> a, Vec<T> e) {
 // ---- products ----
 
 template <typename T, int N>
-inline void panel(const Vec<T> *x, const std::vector<int> &rows, const T *matrix, int columns,
-                  Vec<T> *out) {
+void panel(const Vec<T> *x, const std::vector<int> &rows, const T *matrix, int columns,
+           Vec<T> *out) {
   Vec<T> sum[N];
   for (int n = 0; n < N; ++n) sum[n] = out[n];
   for (int k : rows) {
@@ -201,14 +211,23 @@ inline void panel(const Vec<T> *x, const std::vector<int> &rows, const T *matrix
   for (int n = 0; n < N; ++n) out[n] = sum[n];
 }
 
-// out += xᵀ matrix, over the rows that count.
+template <typename T>
+using Panel = void (*)(const Vec<T> *, const std::vector<int> &, const T *, int, Vec<T> *);
+template <typename T, int... N>
+constexpr std::array<Panel<T>, sizeof...(N)> panels(std::integer_sequence<int, N...>) {
+  return {panel<T, N + 1>...};
+}
+
+// out += xᵀ matrix, over the rows that count; in panels of about as many columns each.
 template <typename T>
 void multiply(const Vec<T> *x, const std::vector<int> &rows, const T *matrix, int columns,
               Vec<T> *out) {
-  int c = 0;
-  for (; c + TILE <= columns; c += TILE) panel<T, TILE>(x, rows, matrix + c, columns, out + c);
-  for (; c + 4 <= columns; c += 4) panel<T, 4>(x, rows, matrix + c, columns, out + c);
-  for (; c < columns; ++c) panel<T, 1>(x, rows, matrix + c, columns, out + c);
+  static constexpr auto of_width = panels<T>(std::make_integer_sequence<int, TILE>());
+  const int count = (columns + TILE - 1) / TILE;
+  for (int n = 0; n < count; ++n) {
+    const int c = columns * n / count, width = columns * (n + 1) / count - c;
+    of_width[width - 1](x, rows, matrix + c, columns, out + c);
+  }
 }
 
 }  // namespace
