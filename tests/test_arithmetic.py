@@ -55,8 +55,7 @@ def faults():
 torch.zeros(1)
 came_anew = faults(), faults()
 keep_memory()
-faults()
-print(min(came_anew), faults())
+print(min(came_anew), min(faults() for _ in range(10)))  # it settles in some place after a few
 """
 
 
