@@ -21,6 +21,7 @@ from densities import (
 from cgrnn.layers import BernoulliRBM, BinarySpikeSlabRBMDensity
 from evaluation import ais, exact
 from evaluation.result import LogPartition
+from samplers import fused
 
 SCHEDULES = ("adaptive", "linear", "sigmoid")
 
@@ -260,6 +261,14 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def tensors():
+    """Without the compiled kernel: cells are of what torch does."""
+    with fused.disabled():
+        yield
+
+
+@pytest.mark.usefixtures("tensors")
 @pytest.mark.parametrize("chains", [1, 7, 50])
 @pytest.mark.parametrize("rows", [1, 3, 16, 1000])
 def test_threads_do_not_change_the_numbers_whatever_the_cells(rows, chains, threads, monkeypatch):
@@ -278,6 +287,7 @@ def test_threads_do_not_change_the_numbers_whatever_the_cells(rows, chains, thre
         assert torch.equal(one.log_z, two.log_z)
 
 
+@pytest.mark.usefixtures("tensors")
 @pytest.mark.parametrize("rows", [1, 7, 64, 100_000])
 def test_cells_of_any_size_leave_the_weights_right(rows, monkeypatch):
     """More chains than a cell has rows, odd numbers of them, and all in one cell."""
@@ -292,9 +302,11 @@ def test_cells_of_any_size_leave_the_weights_right(rows, monkeypatch):
     assert bias_in_errors(-reverse.log_weights, -truth).abs().max() < 5
 
 
-def test_each_reverse_chain_starts_at_its_own_draw(monkeypatch):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_each_reverse_chain_starts_at_its_own_draw(compiled, monkeypatch):
     """With one level a weight depends on the draw alone: cells must not mix them up."""
     monkeypatch.setitem(ais._BYTES, "cpu", 4 * 6 * 8)
+    monkeypatch.setattr(fused, "_enabled", compiled)
     density = random_batch(BernoulliRBM, 6, 4, 0, count=3)
     draws = exact.sample(density, 21, generator(0))
     found = ais.reverse_log_partition(density, draws, 1, generator(1), "linear").log_weights
