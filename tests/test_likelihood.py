@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ class DoubleBatches(Batches):
 
     def __getitem__(self, number):
         batch = super().__getitem__(number)
-        return type(batch)(batch.frames.double(), batch.lengths, batch.rows, batch.shifts)
+        return replace(batch, frames=batch.frames.double())
 
 
 def exact_averages(model, batches):
