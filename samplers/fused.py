@@ -29,6 +29,7 @@ from samplers import native
 
 LANES = 16
 _PIECE = 1 << 16  # chain-steps of one call: some tenths of a second, so that progress is told
+_SMALL = 1 << 23  # multiplications that take no longer than to begin a thread
 
 _SIZES = ("visible", "hidden", "densities", "chains", "rows", "steps", "seed")
 _FLAGS = ("begin", "move_last")
@@ -204,6 +205,8 @@ class _Chains:
         """Fill the arrays, piece by piece, a piece a thread."""
         given = self.arrays | arrays
         threads, steps = torch.get_num_threads(), max(1, self.sizes["steps"])
+        if rows * steps * self.sizes["visible"] * self.sizes["hidden"] < _SMALL:
+            threads = 1
         share = -(-rows // threads)
         piece = -(-min(share, max(1, _PIECE // steps)) // LANES) * LANES
 

@@ -192,6 +192,7 @@ def test_numbers_depend_neither_on_threads_nor_on_pieces(monkeypatch):
     before, found = torch.get_num_threads(), []
     for threads, piece in ((1, 1 << 16), (3, 1 << 16), (2, 40)):
         monkeypatch.setattr(fused, "_PIECE", piece)
+        monkeypatch.setattr(fused, "_SMALL", 0)
         torch.set_num_threads(threads)
         try:
             found.append(ais.log_partition(density, 20, 10, generator(0)).log_weights)
