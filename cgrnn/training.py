@@ -69,6 +69,7 @@ class Training(pl.LightningModule):
         self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_chains)
         self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
         self.seconds_agreed = 0.0  # at the end of the last step
+        self.budget_spent = 0.0  # seconds allowed, once they have ended a run
         self.steps_an_epoch = len(self._batches(epoch=0))
         self.steps_planned = options.max_epochs * self.steps_an_epoch
         if options.persistent:
@@ -152,7 +153,7 @@ class Training(pl.LightningModule):
     def on_train_start(self) -> None:
         """A run resumed after it had ended stays as it is."""
         validated = self.validation_seconds > 0
-        time_ended = self.seconds_before + 1.3 * self.validation_seconds > self.seconds_allowed
+        time_ended = self.budget_spent >= self.seconds_allowed
         patience_ended = any(
             stop.wait_count >= stop.patience for stop in self.trainer.early_stopping_callbacks
         )
@@ -230,6 +231,7 @@ class Training(pl.LightningModule):
         self.seconds_agreed = self._over_processes(self.seconds)
         if self.seconds_agreed + 1.3 * self.validation_seconds > self.seconds_allowed:
             self.trainer.check_val_every_n_epoch = 1
+            self.budget_spent = self.seconds_allowed
             self.trainer.should_stop = True
 
     def _over_processes(self, seconds: float) -> float:
@@ -286,10 +288,12 @@ class Training(pl.LightningModule):
         checkpoint["cgrnn"] = self.head
         checkpoint["seconds"] = self.seconds
         checkpoint["validation_seconds"] = self.validation_seconds
+        checkpoint["budget_spent"] = self.budget_spent
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds_before = self.seconds_agreed = checkpoint["seconds"]
         self.validation_seconds = checkpoint["validation_seconds"]
+        self.budget_spent = checkpoint["budget_spent"]
         self.started = time.monotonic()
 
 

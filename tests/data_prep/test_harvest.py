@@ -120,8 +120,9 @@ def test_goes_on_after_sigkill(tmp_path: Path) -> None:
         tmp_path / "out.h5", [f"{HERE}:rows"], its, 2, 5.0, lambda *now: calls.append(now)
     ) as result:
         assert result.taken == list(range(300))
-    assert len(calls) == 300 - before
-    assert calls[0][0] == before + 1
+    taken_back = len(calls) - (300 - before)  # a row that was being committed when it was killed
+    assert taken_back in (0, 1)
+    assert calls[0][0] == before + 1 - taken_back
 
 
 def _rows(journal: Path) -> int:
