@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from evaluation import modes
+from evaluation.cells import Cell, run_cells
+from evaluation.modes import Found
+from evaluation.regions import Regions, judge, masses
 from evaluation.result import LogPartition
 from evaluation.schedules import Schedule
-from evaluation.walks import Progress, Walk, plan, seeds
+from evaluation.walks import Progress, Walk, Weighed, plan
 
-# Working memory of one tensor of a group of chains that run together: they fill the processor's
-# vector units and stay in its cache.
-_BYTES = {"cpu": 1 << 19, "cuda": 1 << 27}
+# Share of the chain-levels that is spent on looking for states that prove an estimate wrong.
+_SEARCH = 0.03
+# Chains that suffice for annealing once more from the modes, and the part of them each mode gets.
+_ENOUGH, _PART = 16, 4
+# Numbers in the frames of chains that are held at a time.
+_HELD = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
 def log_partition(
@@ -26,6 +34,7 @@ def log_partition(
     schedule: Schedule = "adaptive",
     collapsed: bool | None = None,
     progress: Progress | None = None,
+    starts: Tensor | None = None,
 ) -> LogPartition:
     """Estimate `log Z` of every density of a batch by annealed importance sampling.
 
@@ -82,18 +91,102 @@ def log_partition(
         raise ValueError(f"chains must be at least 1, got {chains}")
     flat = density.flatten()
     walks = plan(flat, chains, levels, generator, schedule, collapsed)
-    if walks[0].fused(flat):
-        groups = [walk.fused_up(flat, generator, progress) for walk in walks]
-    else:
+    parts = []
+    for rows in _parts(flat, chains):
+        some = flat[rows]
+        budget = int(_SEARCH * chains * levels)
+        found = modes.search(some, budget, generator, starts)
+        weighed = _up(walks, some, generator, progress)
+        parts.append(_put_together(some, walks, weighed, found, generator, progress))
+    return LogPartition.joined(parts, density.batch_shape)
 
-        def run(cell: _Cell) -> Tensor:
-            return cell.walk.up(flat[cell.densities], cell.chains, cell.generator(flat))
 
-        groups = _run_cells(run, walks, flat, generator, progress)
-    return LogPartition.from_groups(
-        [group.view(-1, *density.batch_shape) for group in groups],
-        [walk.share for walk in walks],
+def _put_together(
+    flat: Any,
+    walks: list[Walk],
+    weighed: list[Weighed],
+    found: Found | None,
+    generator: torch.Generator | None,
+    progress: Progress | None,
+) -> LogPartition:
+    """The estimate of the paths from the base; anew with chains from the modes where those found
+    what they miss."""
+    groups = [one.log_weights for one in weighed]
+    estimate = LogPartition.from_groups(groups, [walk.share for walk in walks])
+    if found is None:
+        return estimate
+    found = found.with_frames(flat, torch.cat([one.frames for one in weighed]))
+    biases = modes.bases(flat, found, generator)
+    around = Regions.around(flat, walks, biases)
+    chains = sum(walk.chains for walk in walks)
+    estimated = masses(around, walks, weighed)
+    verdict = judge(flat, around, found, estimated, estimate, chains)
+    estimate = replace(estimate, stderr=verdict.stderr)
+    rows = verdict.reason.nonzero()[:, 0]
+    if chains < _ENOUGH or not len(rows):
+        return estimate.proven(found.bound, verdict.missed)
+
+    few, own = flat[rows], replace(walks[-1], chains=chains // _PART)
+    of_walks = [Weighed(one.log_weights[:, rows], one.frames[:, rows]) for one in weighed]
+    of_modes = [_up([own], few, generator, progress, bias)[0] for bias in biases[:, rows]]
+    around = Regions.around(few, walks, biases[:, rows])
+    estimated = masses(around, walks, of_walks, of_modes)
+    again = estimated.total(estimate.log_weights[:, rows])
+    found_now = found[rows].with_frames(few, torch.cat([one.frames for one in of_modes]))
+    verdict_now = judge(few, around, found_now, estimated, again, own.chains)
+    return estimate.at(rows, replace(again, stderr=verdict_now.stderr)).proven(
+        found.bound.index_copy(0, rows, found_now.bound),
+        verdict.missed.index_copy(0, rows, verdict_now.missed),
     )
+
+
+def draw(
+    density: Any,
+    count: int,
+    levels: int = 1000,
+    generator: torch.Generator | None = None,
+    starts: Tensor | None = None,
+) -> Tensor:
+    """Draw frames that are spread over the modes as the mass is, `(count, *B, V)`.
+
+    Formula: frames `v_i` where `4 count` chains of `log_partition` end, those that begin in the
+        modes too, drawn again with probabilities in proportion to what each adds to `Ẑ`.
+    They are draws of the density as the chains and their levels grow; none is alone in its mode,
+    so that Gibbs sweeps from there need not cross from one to another.
+
+    Args:
+        density: energy density with batch shape `(*B,)`.
+        count: draws from each density.
+        levels, generator, starts: as for `log_partition`.
+
+    Example:
+        >>> from cgrnn.layers import BernoulliRBM
+        >>> draw(BernoulliRBM(5, 3)(None), 7, levels=10).shape
+        torch.Size([7, 5])
+    """
+    flat = density.flatten()
+    walks = plan(flat, 4 * count, levels, generator, "adaptive", None)
+    weighed = _up(walks, flat, generator, None)
+    log_weights = torch.cat(
+        [one.log_weights + math.log(walk.share / walk.chains) for one, walk in zip(weighed, walks)]
+    )
+    frames = torch.cat([one.frames for one in weighed])
+    found = modes.search(flat, int(_SEARCH * 4 * count * levels), generator, starts)
+    if found is not None:
+        biases = modes.bases(flat, found.with_frames(flat, frames), generator)
+        around = Regions.around(flat, walks, biases)
+        own = replace(walks[-1], chains=count)
+        log_weights = log_weights + around.log_shares(frames)[0]
+        for number, bias in enumerate(biases):
+            [mode] = _up([own], flat, generator, None, bias)
+            part = mode.log_weights + around.log_shares(mode.frames)[number + 1] - math.log(count)
+            log_weights = torch.cat([log_weights, part])
+            frames = torch.cat([frames, mode.frames])
+    chosen = torch.multinomial(
+        log_weights.softmax(0).T, count, replacement=True, generator=generator
+    ).T
+    drawn = frames.gather(0, chosen[..., None].expand(-1, -1, frames.shape[-1]))
+    return drawn.view(count, *density.batch_shape, -1)
 
 
 def reverse_log_partition(
@@ -136,26 +229,17 @@ def reverse_log_partition(
     starts = samples.reshape(len(samples), -1, flat.visible_dim)
 
     of_walks = starts.split([walk.chains for walk in walks])
-    if walks[0].fused(flat):
-        groups = [
-            walk.fused_down(flat, v, generator, progress)
-            for walk, v in zip(walks, of_walks, strict=True)
-        ]
-    else:
-
-        def run(cell: _Cell) -> Tensor:
-            own = of_walks[0 if cell.walk is walks[0] else 1]
-            v = own[cell.first : cell.first + cell.chains, cell.densities]
-            return cell.walk.down(flat[cell.densities], v, cell.generator(flat))
-
-        groups = _run_cells(run, walks, flat, generator, progress)
+    weighed = _down(walks, flat, of_walks, generator, progress)
     inverse = LogPartition.from_groups(
-        [-group.view(-1, *density.batch_shape) for group in groups],
-        [walk.share for walk in walks],
+        [-one.log_weights for one in weighed], [walk.share for walk in walks]
     )
-    return LogPartition(
-        -inverse.log_z, inverse.stderr, inverse.ess, "upper bound", -inverse.log_weights
+    upper = replace(
+        inverse, log_z=-inverse.log_z, kind="upper bound", log_weights=-inverse.log_weights
     )
+    found = modes.search(flat, int(_SEARCH * len(samples) * levels), generator)
+    if found is not None:
+        upper = upper.proven(found.with_frames(flat, starts).bound)
+    return LogPartition.joined([upper], density.batch_shape)
 
 
 class Bracket(NamedTuple):
@@ -203,65 +287,48 @@ def bracket(
     )
 
 
-class _Cell(NamedTuple):
-    """Chains that run together: some chains of one walk for some densities of the batch."""
-
-    walk: Walk
-    densities: slice
-    first: int
-    chains: int
-    seed: int
-
-    def generator(self, flat: Any) -> torch.Generator:
-        return torch.Generator(flat.visible_bias.device).manual_seed(self.seed)
+def _parts(flat: Any, chains: int) -> list[slice]:
+    """Densities that are worked on together, so that what their chains hold stays small."""
+    total, device = flat.batch_shape[0], flat.visible_bias.device.type
+    size = max(1, _HELD.get(device, _HELD["cpu"]) // (chains * flat.visible_dim))
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _run_cells(
-    run: Callable[[_Cell], Tensor],
+def _up(
     walks: list[Walk],
     flat: Any,
     generator: torch.Generator | None,
     progress: Progress | None,
-) -> list[Tensor]:
-    """Log-weights `(chains, B)` of every walk, made cell by cell, a cell a thread."""
-    total, bias = flat.batch_shape[0], flat.visible_bias
-    widest = max(flat.visible_dim, flat.hidden_dim) * bias.element_size()
-    if walks[0].collapsed:
-        widest = max(widest, 8 * flat.visible_dim**2)  # a double-precision factor for every chain
-    rows = max(1, _BYTES.get(bias.device.type, _BYTES["cpu"]) // widest)
-    places = [
-        (walk, slice(start, start + max(1, rows // walk.chains)), first)
-        for walk in walks
-        for start in range(0, total, max(1, rows // walk.chains))
-        for first in range(0, walk.chains, rows)
-    ]
-    cells = [
-        _Cell(walk, densities, first, min(rows, walk.chains - first), seed)
-        for (walk, densities, first), seed in zip(
-            places, seeds(len(places), generator), strict=True
-        )
-    ]
-    results = {id(walk): bias.new_empty(walk.chains, total, dtype=torch.float64) for walk in walks}
+    bases: Tensor | None = None,
+) -> list[Weighed]:
+    """All chains of every walk, from the density's own bases or from given ones `(B, V)`."""
+    if walks[0].fused(flat):
+        return [walk.fused_up(flat, generator, progress, bases) for walk in walks]
 
-    def fill(cell: _Cell) -> None:
-        found = run(cell)
-        results[id(cell.walk)][cell.first : cell.first + cell.chains, cell.densities] = found
-        if progress is not None:
-            progress(found.numel() * (len(cell.walk.betas) - 1))
+    def run(cell: Cell) -> Weighed:
+        own = None if bases is None else bases[cell.densities]
+        return cell.walk.up(flat[cell.densities], cell.chains, cell.generator(flat), own)
 
-    _in_threads(fill, cells)
-    return list(results.values())
+    return run_cells(run, walks, flat, generator, progress)
 
 
-def _in_threads(fill: Callable[[_Cell], None], cells: list[_Cell]) -> None:
-    """Fill the cells side by side, each on one core: drawing random numbers uses only one."""
-    cores = torch.get_num_threads()
-    if len(cells) < 2 or cores < 2:
-        for cell in cells:
-            fill(cell)
-        return
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            list(pool.map(fill, cells))
-        finally:
-            torch.set_num_threads(cores)
+def _down(
+    walks: list[Walk],
+    flat: Any,
+    starts: Sequence[Tensor],
+    generator: torch.Generator | None,
+    progress: Progress | None,
+) -> list[Weighed]:
+    """Chains from draws of the densities back to their bases."""
+    if walks[0].fused(flat):
+        return [
+            walk.fused_down(flat, v, generator, progress)
+            for walk, v in zip(walks, starts, strict=True)
+        ]
+
+    def run(cell: Cell) -> Weighed:
+        own = starts[0 if cell.walk is walks[0] else 1]
+        v = own[cell.first : cell.first + cell.chains, cell.densities]
+        return cell.walk.down(flat[cell.densities], v, cell.generator(flat))
+
+    return run_cells(run, walks, flat, generator, progress)

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from evaluation import ais
+from evaluation import ais, modes
 from evaluation.blocks import Blocks
-from samplers import draw
+from samplers import chain
 
 PILOT_FRAMES, PILOT_CHAINS = 100, 20
 REVERSE_SWEEPS = 1000
 LEAST_FRAMES = 50
+SEARCH_FRAMES, SEARCH_SWEEPS, STATES = 50, 3000, 16
 DRIFT_ALLOWED = 0.05
+FORGOTTEN = 4.0  # standard errors by which a pilot may lie above the long annealing
 COLLAPSED_ALLOWED = 0.1
 _FIRST_LEVELS, _LAST_LEVELS = 250, 16_000
 _SHORT_CHAINS = (2, 4, 8, 16, 32)
@@ -44,11 +46,27 @@ class _Annealed(NamedTuple):
     log_z: Tensor
     stderr: Tensor
     ess: Tensor
+    bound: Tensor
+    missed: Tensor
 
     @property
     def corrected(self) -> Tensor:
-        """`log Ẑ` without its bias: the log of a mean is low by half its relative variance."""
-        return self.log_z + 0.5 * self.stderr**2
+        """`log Ẑ` without its bias: the log of a mean is low by half its relative variance. What
+        is missed has no such error: it stands at its proven bound."""
+        return self.log_z + 0.5 * self.stderr.masked_fill(self.missed, 0.0) ** 2
+
+    @property
+    def variance(self) -> float:
+        """Mean squared standard error, of what has one."""
+        return float((self.stderr[~self.missed] ** 2).nan_to_num().mean().nan_to_num())
+
+    def joined(self, other: _Annealed) -> _Annealed:
+        return _Annealed(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
+
+    @classmethod
+    def none(cls) -> _Annealed:
+        empty = torch.empty(0, dtype=torch.float64)
+        return cls(empty, empty, empty, empty, empty.bool())
 
 
 class _Pilot(NamedTuple):
@@ -60,7 +78,7 @@ class _Pilot(NamedTuple):
     @property
     def variance(self) -> float:
         """Of `log Ẑ` from a single chain, were it small: the relative variance of the weights."""
-        return float((self.estimate.stderr**2).mean()) * PILOT_CHAINS
+        return self.estimate.variance * PILOT_CHAINS
 
 
 class _Short(NamedTuple):
@@ -99,8 +117,15 @@ class MeanLogPartition:
         target: standard error of the mean at which to stop, nats.
         blocks: how the work is done; its progress is told in chain-levels.
         say: called with a line about each stage.
+        data: frames `(n, V)` of which some are where chains begin that look for modes.
 
     Attributes:
+        bound: proven lower bound of `log Z` of each frame, `(M,)`.
+        annealed: what the long annealing found of its frames.
+        states: frames from many modes, where all later searches begin; None where frames are
+            neither binary nor continuous.
+        forgotten: by how much a pilot lies above the long annealing beyond both errors, in nats,
+            and on which share of its frames.
         levels: of the long annealing.
         drift: how much the last doubling of the levels raised the mean of `log Z`.
         reverse_gap: how far reverse annealing lies above the estimate.
@@ -116,24 +141,39 @@ class MeanLogPartition:
         target: float,
         blocks: Blocks,
         say: Callable[[str], None] = lambda line: None,
+        data: Tensor | None = None,
     ) -> None:
         self.density, self.share, self.chains = density, share, chains
         self.blocks, self.say = blocks, say
         self.total, self.chain_levels = density.batch_shape[0], 0
         random = blocks.generator("order")
         self.order = torch.randperm(self.total, generator=random, device=blocks.device).cpu()
+        self.states = self._search(data)
         pilots = self._settle(levels)
         self.levels = pilots[-1].levels
         plan = self._plan(pilots, target)
         self.short = torch.zeros(self.total, dtype=torch.float64)
+        self.bound = torch.full_like(self.short, -math.inf)
         if plan.needed < self.total:
             say(f"{plan.chains} chains × {plan.levels} levels on all {self.total} frames")
             everything = torch.arange(self.total)
-            self.short = self._anneal("short", everything, plan.chains, plan.levels).corrected
-        self.long, self.stderrs, self.ess = (torch.empty(0, dtype=torch.float64) for _ in range(3))
+            short = self._anneal("short", everything, plan.chains, plan.levels)
+            self.short, self.bound = short.corrected, short.bound
+        self.annealed = _Annealed.none()
         while len(self.long) < self.total and (len(self.long) == 0 or self.stderr > target):
             self._lengthen(plan, target)
+        self.bound[self._chosen] = torch.maximum(self.bound[self._chosen], self.annealed.bound)
+        self.forgotten = _forgotten(pilots, self.annealed)
         self.reverse_gap = self._reverse()
+
+    @property
+    def long(self) -> Tensor:
+        """`log Ẑ` of the frames that were annealed at length."""
+        return self.annealed.corrected
+
+    @property
+    def ess(self) -> Tensor:
+        return self.annealed.ess
 
     @property
     def per_frame(self) -> float:
@@ -149,7 +189,7 @@ class MeanLogPartition:
     def stderr(self) -> float:
         """Of `per_frame`: the draw of the frames and the noise of their estimates."""
         chosen = len(self.long)
-        noise = float((self.stderrs**2).mean()) / self.total
+        noise = self.annealed.variance / self.total
         if chosen == self.total:
             return noise**0.5
         sampling = float(self._difference.var()) / chosen * (1 - chosen / self.total)
@@ -170,6 +210,20 @@ class MeanLogPartition:
                 f"(fewer than {0.25 * self.chains:.0f} effective chains of {self.chains}): the "
                 "figure flatters and its error is understated; raise --levels or --chains"
             )
+        missed = float(self.annealed.missed.double().mean())
+        if missed:
+            found.append(
+                f"annealing misses modes on {missed:.1%} of the frames: states were found that "
+                "prove log Z higher, and there it stands at what is proven, so the true likelihood "
+                "is lower; raise --chains, or train with --restarts"
+            )
+        above, part = self.forgotten
+        if part:
+            found.append(
+                f"on {part:.0%} of its frames a pilot found log Z higher than the long annealing, "
+                f"by {above:.2f} nat on average: a mode is met by chance, and the true likelihood "
+                "may be lower; raise --chains"
+            )
         gap, error = self.reverse_gap
         if abs(gap) > 2 * DRIFT_ALLOWED + 3 * error:
             found.append(
@@ -186,6 +240,21 @@ class MeanLogPartition:
     @property
     def _difference(self) -> Tensor:
         return self.long - self.short[self._chosen]
+
+    def _search(self, data: Tensor | None) -> Tensor | None:
+        """Look for modes at some frames with more patience than each frame is given later."""
+        chosen = self.order[:SEARCH_FRAMES]
+
+        def one(frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+            density = self.density[frames]
+            found = modes.search(density, SEARCH_SWEEPS, generator, data)
+            self.blocks.advance(len(frames) * SEARCH_SWEEPS)
+            return {} if found is None else {"states": modes.spread(found, STATES)}
+
+        parts = self._run("search", chosen, SEARCH_SWEEPS, one)
+        if not parts[0]:
+            return None
+        return _joined(parts, "states").to(self.density.visible_bias.device)
 
     def _settle(self, levels: int | None) -> list[_Pilot]:
         """Anneal the pilot frames at ever more levels, until more do not move their mean."""
@@ -235,9 +304,7 @@ class MeanLogPartition:
         needed = int(done * (self.stderr / target) ** 2) if done else plan.needed
         end = min(self.total, max(needed, done + max(LEAST_FRAMES, done // 5)))
         found = self._anneal(f"long-{done}", self.order[done:end], self.chains, self.levels)
-        self.long = torch.cat([self.long, found.corrected])
-        self.stderrs = torch.cat([self.stderrs, found.stderr])
-        self.ess = torch.cat([self.ess, found.ess])
+        self.annealed = self.annealed.joined(found)
         self.say(
             f"{self.chains} chains × {self.levels} levels on {end} of {self.total} frames: "
             f"± {self.stderr:.3f}"
@@ -248,14 +315,15 @@ class MeanLogPartition:
 
         def one(frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
             density = self.density[frames]
-            samples = draw(density, (PILOT_CHAINS,), REVERSE_SWEEPS, generator)
-            self.blocks.advance(len(frames) * PILOT_CHAINS * REVERSE_SWEEPS)
+            samples = ais.draw(density, PILOT_CHAINS, self.levels, generator, starts=self.states)
+            samples = chain(density, samples, REVERSE_SWEEPS, generator)
+            self.blocks.advance(len(frames) * PILOT_CHAINS * (self.levels + REVERSE_SWEEPS))
             found = ais.reverse_log_partition(
                 density, samples, self.levels, generator, progress=self.blocks.advance
             )
             return {"log_z": found.log_z}
 
-        parts = self._run("reverse", chosen, PILOT_CHAINS * (REVERSE_SWEEPS + self.levels), one)
+        parts = self._run("reverse", chosen, PILOT_CHAINS * (REVERSE_SWEEPS + 2 * self.levels), one)
         gap = Gap.between(_joined(parts, "log_z"), self.long[:LEAST_FRAMES])
         self.say(
             f"annealing in reverse on {len(chosen)} frames: log Z above by {gap.mean:.3f} "
@@ -266,9 +334,21 @@ class MeanLogPartition:
     def _anneal(self, name: str, chosen: Tensor, chains: int, levels: int) -> _Annealed:
         def one(frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
             found = ais.log_partition(
-                self.density[frames], chains, levels, generator, progress=self.blocks.advance
+                self.density[frames],
+                chains,
+                levels,
+                generator,
+                progress=self.blocks.advance,
+                starts=self.states,
             )
-            return {"log_z": found.log_z, "stderr": found.stderr, "ess": found.ess}
+            none = torch.full_like(found.log_z, -math.inf)
+            return {
+                "log_z": found.log_z,
+                "stderr": found.stderr,
+                "ess": found.ess,
+                "bound": none if found.bound is None else found.bound,
+                "missed": torch.zeros_like(none).bool() if found.missed is None else found.missed,
+            }
 
         parts = self._run(name, chosen, chains * levels, one)
         return _Annealed(*(_joined(parts, field) for field in _Annealed._fields))
@@ -286,6 +366,25 @@ class MeanLogPartition:
         count = min(len(chosen), max(1, round(spent / _BLOCK[self.blocks.device.type])))
         parts = chosen.tensor_split(count)
         return self.blocks.run(name, parts, function, [len(part) * cost for part in parts])
+
+
+def _forgotten(pilots: list[_Pilot], annealed: _Annealed) -> Gap:
+    """How far a pilot lies above what came after it, on the frames where no error explains it.
+
+    Of so few chains none is trusted to within less than the root of their number. The mean is that
+    over these frames, the error their share of the pilot's.
+    """
+    worst = Gap(0.0, 0.0)
+    for pilot in pilots:
+        shared = min(len(pilot.estimate.log_z), len(annealed.log_z))
+        before, after = pilot.estimate.log_z[:shared], annealed.log_z[:shared]
+        doubt = [part.stderr[:shared].nan_to_num(posinf=0.0) for part in (pilot.estimate, annealed)]
+        least = PILOT_CHAINS**-0.5
+        error = torch.hypot(*(part.clamp(min=least) for part in doubt))
+        above = before - after > FORGOTTEN * error
+        if float(above.double().mean()) > worst.error:
+            worst = Gap(float((before - after)[above].mean()), float(above.double().mean()))
+    return worst
 
 
 def _joined(parts: list[dict[str, Any]], name: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 Kind = Literal["exact", "estimate", "lower bound", "upper bound"]
 
 ERRORS_ALLOWED = 3.0
+ROUNDING = 1e-3  # nats that free energies in single precision may be off
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,10 @@ class LogPartition:
             the draws. The exponential of an AIS estimate is unbiased for `Z`, so that `log_z` is
             low on average, and a likelihood made with it flatters.
         log_weights: what was averaged, one row a chain or a sample, `(n, *B)`.
+        bound: what proves the estimate from below, `(*B,)`: `log Z` is at least that, whatever was
+            estimated (`evaluation.modes`); None where nothing was looked for. An estimate below it
+            is not given as it is: `log_z` is then the bound itself and its error infinite.
+        missed: where states were found that the estimate does not account for, `(*B,)`.
     """
 
     log_z: Tensor
@@ -35,13 +40,61 @@ class LogPartition:
     ess: Tensor
     kind: Kind
     log_weights: Tensor
+    bound: Tensor | None = None
+    missed: Tensor | None = None
 
     @property
     def collapsed(self) -> Tensor:
-        """Where too few weights carry the estimate, `(*B,)`: neither it nor its error is to be
-        trusted. Too few are fewer than a twentieth of them and than ten, or a quarter of forty."""
+        """Where neither the estimate nor its error is to be trusted, `(*B,)`: too few weights carry
+        it, or it has `missed` something. Too few are fewer than a twentieth of them and than ten,
+        or a quarter of forty."""
         count = len(self.log_weights)
-        return self.ess < max(0.05 * count, min(10.0, 0.25 * count))
+        few = self.ess < max(0.05 * count, min(10.0, 0.25 * count))
+        return few if self.missed is None else few | self.missed
+
+    def proven(self, bound: Tensor, missed: Tensor | None = None) -> LogPartition:
+        """The same beside a proven lower bound, which it gives way to where it lies below.
+
+        Example:
+            >>> estimate = LogPartition.from_log_weights(torch.tensor([[0.0, 0.0], [0.0, 0.0]]))
+            >>> proven = estimate.proven(torch.tensor([-1.0, 2.0]))
+            >>> proven.log_z, proven.stderr, proven.collapsed
+            (tensor([0., 2.]), tensor([0., inf]), tensor([False,  True]))
+        """
+        below = ~(self.log_z >= bound - ERRORS_ALLOWED * self.stderr - ROUNDING)
+        missed = below if missed is None else below | missed
+        return replace(
+            self,
+            log_z=torch.where(below, bound, self.log_z),
+            stderr=self.stderr.masked_fill(missed, math.inf),
+            bound=bound,
+            missed=missed,
+        )
+
+    def at(self, rows: Tensor, other: LogPartition) -> LogPartition:
+        """Another estimate of some rows of a flat batch in place of these."""
+        parts = {
+            name: getattr(self, name).index_copy(0, rows, getattr(other, name))
+            for name in ("log_z", "stderr", "ess")
+        }
+        return replace(self, **parts)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LogPartition], shape: Sequence[int]) -> LogPartition:
+        """The estimates of parts of a flat batch as one, in the batch shape given."""
+        first = parts[0]
+
+        def whole(name: str) -> Tensor | None:
+            if getattr(first, name) is None:
+                return None
+            return torch.cat([getattr(part, name) for part in parts], -1).view(shape)
+
+        log_weights = torch.cat([part.log_weights for part in parts], 1)
+        return replace(
+            first,
+            **{name: whole(name) for name in ("log_z", "stderr", "ess", "bound", "missed")},
+            log_weights=log_weights.view(-1, *shape),
+        )
 
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, kind: Kind = "estimate") -> LogPartition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +22,26 @@ _COLLAPSED_VISIBLE = 32
 Progress = Callable[[int], None]
 
 
+class Weighed(NamedTuple):
+    """What chains come to along a path.
+
+    Attributes:
+        log_weights: `(chains, B)` float64.
+        frames: the state that was weighed last, `(chains, B, V)`: with the weights these are
+            weighted draws from the density.
+    """
+
+    log_weights: Tensor
+    frames: Tensor
+
+
 @dataclass(frozen=True)
 class Walk:
-    """One path with its levels, and the chains that go along it, up or down."""
+    """One path with its levels, and the chains that go along it, up or down.
+
+    The path is "annealed" or "tempered", as the density has them; or it comes from independent
+    bases of its own, whose biases fade as b̃_v and the couplings of "tempered" come up.
+    """
 
     path: str
     betas: list[float]
@@ -32,23 +49,39 @@ class Walk:
     chains: int
     share: float = 0.0
 
-    def at(self, densities: Any, level: int) -> Any:
-        return getattr(densities, self.path)(self.betas[level])
+    def at(self, densities: Any, level: int, bases: Tensor | None = None) -> Any:
+        """The densities at a level; `bases` are the biases of their bases, `(B, V)`."""
+        beta = self.betas[level]
+        if bases is None:
+            return getattr(densities, self.path)(beta)
+        couplings, slabs, _ = densities.path_factors(self.path, beta)
+        scaled = densities._scaled(couplings, slabs, 1.0)
+        bias = torch.lerp(bases, densities.visible_bias, beta)
+        return replace(scaled, visible_bias=bias)
 
     def fused(self, densities: Any) -> bool:
         """Whether the compiled kernel makes the sweeps."""
         return not self.collapsed and fused.knows(densities)
 
-    def _factors(self, densities: Any) -> list[tuple[float, float, float]]:
-        return [densities.path_factors(self.path, beta) for beta in self.betas]
+    def levels(self, densities: Any, bases: Tensor | None = None) -> list[tuple[float, ...]]:
+        """The factors of every level, as the kernel takes them."""
+        factors = [densities.path_factors(self.path, beta) for beta in self.betas]
+        if bases is None:
+            return list(factors)
+        return [(*f[:2], beta, 1 - beta) for f, beta in zip(factors, self.betas, strict=True)]
 
     def fused_up(
-        self, densities: Any, generator: torch.Generator | None, progress: Progress | None
-    ) -> Tensor:
+        self,
+        densities: Any,
+        generator: torch.Generator | None,
+        progress: Progress | None = None,
+        bases: Tensor | None = None,
+    ) -> Weighed:
         """What `up` gives, for all densities and chains."""
-        base = self.at(densities, 0).base_log_partition().double()
-        levels = self._factors(densities)
-        return base + fused.anneal(densities, self.chains, levels, generator, None, progress)
+        base = self.at(densities, 0, bases).base_log_partition().double()
+        levels = self.levels(densities, bases)
+        found = fused.anneal(densities, self.chains, levels, generator, None, progress, bases)
+        return Weighed(base + found.log_weights, found.frames)
 
     def fused_down(
         self,
@@ -56,11 +89,12 @@ class Walk:
         v: Tensor,
         generator: torch.Generator | None,
         progress: Progress | None,
-    ) -> Tensor:
+    ) -> Weighed:
         """What `down` gives, for all densities and chains."""
         base = self.at(densities, 0).base_log_partition().double()
-        levels = self._factors(densities)[::-1]
-        return base - fused.anneal(densities, self.chains, levels, generator, v, progress)
+        levels = self.levels(densities)[::-1]
+        found = fused.anneal(densities, self.chains, levels, generator, v, progress)
+        return Weighed(base - found.log_weights, found.frames)
 
     @torch.no_grad()  # a thread has a gradient mode of its own
     def up(
@@ -68,14 +102,15 @@ class Walk:
         densities: Any,
         chains: int,
         generator: torch.Generator,
+        bases: Tensor | None = None,
         rises: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Log-weights `(chains, B)` float64 of chains from the base; `rises` gets their parts."""
-        before = self.at(densities, 0)
+    ) -> Weighed:
+        """Chains from the base; `rises` gets the parts of their log-weights."""
+        before = self.at(densities, 0, bases)
         v = before.sample_base((chains,), generator)
         log_weights = before.base_log_partition().double().expand(chains, -1).clone()
         for level in range(1, len(self.betas)):
-            after = self.at(densities, level)
+            after = self.at(densities, level, bases)
             projected = after.project(v)
             rise = before.free_energy(v, projected) - after.free_energy(v, projected)
             log_weights += rise
@@ -84,11 +119,11 @@ class Walk:
             if level < len(self.betas) - 1:
                 v = self._sweep(after, v, generator, projected)
             before = after
-        return log_weights
+        return Weighed(log_weights, v)
 
     @torch.no_grad()
-    def down(self, densities: Any, v: Tensor, generator: torch.Generator) -> Tensor:
-        """Log-weights of chains that start at draws of the densities themselves."""
+    def down(self, densities: Any, v: Tensor, generator: torch.Generator) -> Weighed:
+        """Chains that start at draws of the densities themselves."""
         after = self.at(densities, -1)
         base = self.at(densities, 0).base_log_partition()
         log_weights = base.double().expand(len(v), -1).clone()
@@ -99,7 +134,7 @@ class Walk:
             if level > 0:
                 v = self._sweep(before, v, generator, projected)
             after = before
-        return log_weights
+        return Weighed(log_weights, v)
 
     def _sweep(self, density: Any, v: Tensor, generator: torch.Generator, projected: Any) -> Tensor:
         step = density.collapsed_step if self.collapsed else density.gibbs_step
@@ -158,10 +193,10 @@ def _adapted(
     pilot = Walk(path, schedules.linear(steps), collapsed, max(2, rows // len(chosen)))
     some = flat[chosen]
     if pilot.fused(some):
-        rises = fused.rises(some, pilot.chains, pilot._factors(some), own)
+        rises = fused.rises(some, pilot.chains, pilot.levels(some), own)
     else:
         parts: list[Tensor] = []
-        pilot.up(some, pilot.chains, own, parts)
+        pilot.up(some, pilot.chains, own, rises=parts)
         rises = torch.stack(parts)
     spread = rises.double().sum(0).std(0).mean()
     betas = schedules.constant_divergence(rises, levels)

@@ -6,7 +6,7 @@ its randomness from a `torch.Generator` (None: the global one).
 
 from samplers.contrastive import contrastive_loss
 from samplers.diagnostics import Diagnostics, diagnose, watch
-from samplers.gibbs import chain, draw
+from samplers.gibbs import chain, cool, draw
 from samplers.tempering import Replicas, Tempered, parallel_tempering
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Tempered",
     "chain",
     "contrastive_loss",
+    "cool",
     "diagnose",
     "draw",
     "parallel_tempering",

@@ -17,10 +17,10 @@ neither on the threads nor on how chains are shared among them.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,12 +43,19 @@ _ARRAYS = (
     "visible_bias",
     "hidden_bias",
     "precision",
+    "base_bias",
     "levels",
     "v",
     "log_weights",
     "rises",
 )
 _enabled = True
+
+Level = tuple[float, ...]
+"""Factors of `W`, of μ, of b̃_v and, where there is one, of a base's bias."""
+
+SELF = (1.0, 1.0, 1.0)
+"""The level at which a density is itself."""
 
 
 class _Job(ctypes.Structure):
@@ -87,67 +94,81 @@ def knows(density: Any) -> bool:
 
 
 @torch.no_grad()
-def sweep(density: Any, v: Tensor, sweeps: int, generator: torch.Generator | None = None) -> Tensor:
-    """Run Gibbs sweeps from frames `v` `(*S, *B, V)` and return where they end."""
-    job = _Chains(density, chains=1, levels=[(1.0, 1.0, 1.0)] * (sweeps + 1), generator=generator)
+def sweep(
+    density: Any, v: Tensor, levels: Sequence[Level], generator: torch.Generator | None = None
+) -> Tensor:
+    """Run Gibbs sweeps from frames `v` `(*S, *B, V)`, one at each level, and return where they end.
+
+    Raises:
+        ValueError: when the frames are not of the density's width.
+    """
+    if v.shape[-1] != density.visible_dim:
+        raise ValueError(f"v: frames of {v.shape[-1]} units, the density has {density.visible_dim}")
+    job = _Chains(density, chains=1, levels=[levels[0], *levels], generator=generator)
     shape = torch.broadcast_shapes(v.shape, (*density.batch_shape, v.shape[-1]))
     ends = v.expand(shape).to(density.weight.dtype).clone(memory_format=torch.contiguous_format)
     job.run(ends.numel() // v.shape[-1], {"v": ends}, move_last=True)
     return ends
 
 
+class Annealed(NamedTuple):
+    """What chains gathered along their levels, and where they ended.
+
+    Attributes:
+        log_weights: `Σ_k F_{k-1}(v_{k-1}) - F_k(v_{k-1})`, `(chains, B)` float64.
+        frames: `v_{K-1}`, which was weighed last, `(chains, B, V)`. With the weights these are
+            weighted draws from the last level.
+    """
+
+    log_weights: Tensor
+    frames: Tensor
+
+
 @torch.no_grad()
 def anneal(
     density: Any,
     chains: int,
-    levels: list[tuple[float, float, float]],
+    levels: Sequence[Level],
     generator: torch.Generator | None = None,
     starts: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Tensor:
-    """`Σ_k F_{k-1}(v_{k-1}) - F_k(v_{k-1})` along levels, `(chains, B)` float64.
+    base_bias: Tensor | None = None,
+) -> Annealed:
+    """Chains that anneal along levels.
 
     Args:
         density: batch shape `(B,)`.
         chains: chains for each density.
-        levels: of each level the factors of `W`, of μ and of b̃_v (`EnergyDensity.path_factors`), in
-            the order in which they are visited.
+        levels: of each level the factors of `W`, of μ and of b̃_v (`EnergyDensity.path_factors`),
+            and of `base_bias` where there is one, in the order in which they are visited.
         generator: source of the draws.
         starts: frames to start from, `(chains, B, V)`; None: draws at the first level, whose
             factor of `W` must then be 0.
         progress: called with the number of chain-levels just done.
+        base_bias: biases that are added to b̃_v, times their factor, `(B, V)`.
     """
-    return _annealed(density, chains, levels, generator, starts, progress, False)[0]
+    job = _Chains(density, chains, levels, generator, base_bias)
+    total, dtype = density.batch_shape[0], density.weight.dtype
+    sums = torch.empty(total, chains, dtype=torch.float64)
+    if starts is None:
+        ends = torch.empty(total, chains, density.visible_dim, dtype=dtype)
+    else:
+        ends = starts.transpose(0, 1).to(dtype).clone(memory_format=torch.contiguous_format)
+    arrays = {"log_weights": sums, "v": ends}
+    job.run(total * chains, arrays, begin=starts is None, progress=progress)
+    return Annealed(sums.t(), ends.transpose(0, 1))
 
 
 @torch.no_grad()
 def rises(
-    density: Any,
-    chains: int,
-    levels: list[tuple[float, float, float]],
-    generator: torch.Generator | None = None,
+    density: Any, chains: int, levels: Sequence[Level], generator: torch.Generator | None = None
 ) -> Tensor:
-    """The single terms of `anneal`'s sum, `(levels - 1, chains, B)` float64."""
-    return _annealed(density, chains, levels, generator, None, None, True)[1]
-
-
-def _annealed(
-    density: Any,
-    chains: int,
-    levels: list[tuple[float, float, float]],
-    generator: torch.Generator | None,
-    starts: Tensor | None,
-    progress: Callable[[int], None] | None,
-    apart: bool,
-) -> tuple[Tensor, Tensor]:
+    """The single terms of the sum of `anneal`, `(levels - 1, chains, B)` float64."""
     job, total = _Chains(density, chains, levels, generator), density.batch_shape[0]
     sums = torch.empty(total, chains, dtype=torch.float64)
-    parts = torch.empty(len(levels) - 1 if apart else 0, total, chains, dtype=torch.float64)
-    arrays = {"log_weights": sums} | ({"rises": parts} if apart else {})
-    if starts is not None:
-        arrays["v"] = starts.transpose(0, 1).to(density.weight.dtype).contiguous().clone()
-    job.run(total * chains, arrays, begin=starts is None, progress=progress)
-    return sums.t(), parts.transpose(1, 2)
+    parts = torch.empty(len(levels) - 1, total, chains, dtype=torch.float64)
+    job.run(total * chains, {"log_weights": sums, "rises": parts}, begin=True)
+    return parts.transpose(1, 2)
 
 
 class _Chains:
@@ -158,8 +179,9 @@ class _Chains:
         self,
         density: Any,
         chains: int,
-        levels: list[tuple[float, float, float]],
+        levels: Sequence[Level],
         generator: torch.Generator | None,
+        base_bias: Tensor | None = None,
     ) -> None:
         dtype = density.weight.dtype
         flat = density.flatten()
@@ -174,11 +196,23 @@ class _Chains:
             "visible_bias": flat.visible_bias,
             "hidden_bias": flat.hidden_bias,
             "precision": getattr(flat, "precision_diag", None),
-            "levels": torch.tensor(levels, dtype=dtype),
+            "base_bias": base_bias,
+            "levels": torch.tensor([(*level, 0.0)[:4] for level in levels], dtype=dtype),
         }
-        # Kept here: the kernel is given their addresses.
+        visible, hidden, total = flat.visible_dim, flat.hidden_dim, flat.batch_shape[0]
+        shapes = {
+            "weight": (visible, hidden),
+            "alpha": (hidden,),
+            "mu": (hidden,),
+            "damping": (hidden, visible),
+            "visible_bias": (total, visible),
+            "hidden_bias": (total, hidden),
+            "precision": (total, visible),
+            "base_bias": (total, visible),
+        }
+        # Kept here: the kernel is given their addresses, and trusts the shapes.
         self.arrays = {
-            name: value.detach().to(dtype).contiguous()
+            name: value.detach().to(dtype).expand(shapes.get(name, value.shape)).contiguous()
             for name, value in arrays.items()
             if value is not None
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,9 +24,26 @@ def chain(density: Any, v: Tensor, sweeps: int, generator: torch.Generator | Non
         generator: source of the draws.
     """
     if sweeps > 0 and fused.knows(density):
-        return fused.sweep(density, v, sweeps, generator)
+        return fused.sweep(density, v, [fused.SELF] * sweeps, generator)
     for _ in range(sweeps):
         v = density.gibbs_step(v, generator)
+    return v
+
+
+@torch.no_grad()
+def cool(
+    density: Any, v: Tensor, betas: Sequence[float], generator: torch.Generator | None = None
+) -> Tensor:
+    """Sweep once at each `beta` of `density.tempered` and return where the chains end.
+
+    With rising betas a chain goes down from where it can move to where the mass is: it finds modes
+    that a chain at `beta = 1` is long in finding. Its ends are no draws of the density.
+    """
+    if fused.knows(density):
+        levels = [density.path_factors("tempered", beta) for beta in betas]
+        return fused.sweep(density, v, levels, generator)
+    for beta in betas:
+        v = density.tempered(beta).gibbs_step(v, generator)
     return v
 
 

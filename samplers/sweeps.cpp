@@ -242,7 +242,8 @@ struct Job {
   const T *damping, *damping_transposed;      // (H, V), (V, H), or null: none
   const T *visible_bias, *hidden_bias;        // (densities, V), (densities, H)
   const T *precision;                         // (densities, V), or null: frames are binary
-  const T *levels;                            // (steps + 1, 3): factors of W, μ and b̃_v
+  const T *base_bias;                         // (densities, V), or null: none
+  const T *levels;                            // (steps + 1, 4): factors of W, μ, b̃_v and the base's
   T *v;                                       // (rows, V), or null: frames are not kept
   double *log_weights, *rises;                // (rows), (steps, rows), or null
 };
@@ -254,8 +255,8 @@ class Block {
   const int visible, hidden, count;
   const int64_t row;
   const bool slabs;
-  std::vector<V> v, squares, visible_bias, precision, hidden_bias, linear, quadratic, logits, sizes,
-      x, spikes, field, total_precision;
+  std::vector<V> v, squares, visible_bias, base_bias, precision, hidden_bias, linear, quadratic,
+      logits, sizes, x, spikes, field, total_precision;
   std::vector<T> variance, deviation;
   std::vector<int> on_visible, on_hidden;
   Random random;
@@ -264,8 +265,8 @@ class Block {
   Block(const Job<T> &job, int64_t row, int count)
       : job(job), visible(job.visible), hidden(job.hidden), count(count), row(row),
         slabs(job.alpha), v(visible), squares(job.damping ? visible : 0), visible_bias(visible),
-        precision(job.precision ? visible : 0), hidden_bias(hidden), linear(hidden),
-        quadratic(hidden), logits(hidden), sizes(hidden), x(hidden), spikes(hidden),
+        base_bias(job.base_bias ? visible : 0), precision(job.precision ? visible : 0),
+        hidden_bias(hidden), linear(hidden), quadratic(hidden), logits(hidden), sizes(hidden), x(hidden), spikes(hidden),
         field(visible), total_precision(precision) {
     for (int i = 0; i < hidden && slabs; ++i) {
       variance.push_back(1 / job.alpha[i]);
@@ -277,6 +278,7 @@ class Block {
       random.low[n] = uint32_t(r), random.high[n] = uint64_t(r) >> 32;
       for (int j = 0; j < visible; ++j) {
         visible_bias[j][n] = job.visible_bias[d * visible + j];
+        if (job.base_bias) base_bias[j][n] = job.base_bias[d * visible + j];
         if (job.precision) precision[j][n] = job.precision[d * visible + j];
         if (!job.begin) v[j][n] = job.v[r * visible + j];
       }
@@ -291,7 +293,7 @@ class Block {
       draw_visible(job.levels, 0);
     }
     for (int64_t step = 1; step <= job.steps; ++step) {
-      const T *before = job.levels + 3 * (step - 1), *after = before + 3;
+      const T *before = job.levels + 4 * (step - 1), *after = before + 4;
       project();
       activate(after);
       if (job.log_weights) {
@@ -346,8 +348,10 @@ class Block {
 
   // F(v) before less F(v) after, where `activate` was called with what is after.
   V weigh(const T *before, const T *after) const {
-    V along{}, sum{}, factors_before = V{} + 1, factors_after = factors_before;
+    V along{}, base{}, sum{}, factors_before = V{} + 1, factors_after = factors_before;
     for (int j : on_visible) along += v[j] * visible_bias[j];
+    for (int j : on_visible)
+      if (job.base_bias) base += v[j] * base_bias[j];
     for (int i = 0; i < hidden; ++i) {
       const V a = logit(i, before), b = logits[i];
       sum += (b < 0 ? V{} : b) - (a < 0 ? V{} : a);
@@ -358,7 +362,7 @@ class Block {
         factors_before = factors_after = V{} + 1;
       }
     }
-    return sum + along * (after[2] - before[2]);
+    return sum + along * (after[2] - before[2]) + base * (after[3] - before[3]);
   }
 
   // h | v, and s | v, h where spikes are on; x is what they send through the couplings.
@@ -393,6 +397,7 @@ class Block {
   // v | h, s.
   void draw_visible(const T *level, uint32_t step) {
     for (int j = 0; j < visible; ++j) field[j] = visible_bias[j] * level[2];
+    for (int j = 0; j < visible && job.base_bias; ++j) field[j] += base_bias[j] * level[3];
     multiply<T>(x.data(), on_hidden, job.transposed, visible, field.data());
     if (job.precision) total_precision = precision;
     if (job.damping)

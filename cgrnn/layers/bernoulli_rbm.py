@@ -34,6 +34,10 @@ class HiddenBernoulli(EnergyDensity):
         """Draw a frame given the hidden units: there are no slabs to integrate out."""
         return self.sample_visible((h,), generator)
 
+    def mean_collapsed(self, h: Tensor) -> Tensor:
+        """`E[v | h]`, `(*S, *B, V)`."""
+        return self.mean_visible((h,))
+
     def activation(self, v: Tensor, projected: Any = None) -> Tensor:
         return torch.sigmoid(self.hidden_logits(v, projected))
 

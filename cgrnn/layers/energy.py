@@ -71,6 +71,8 @@ class EnergyDensity(Tempered):
     hidden_bias: Tensor
     beta: float
 
+    # What frames hold, "binary" or "continuous"; None: something else, which cannot be enumerated.
+    frames: ClassVar[str | None] = None
     # The fields that the context moves, which have the batch shape.
     contextual: ClassVar[tuple[str, ...]] = ("visible_bias", "hidden_bias")
     # The fields that all frames share and that the energy is linear in.
@@ -207,6 +209,8 @@ class EnergyDensity(Tempered):
 
 class BinaryEnergyDensity(EnergyDensity):
     """What the densities over binary frames share: `v_j` given the latents is Bernoulli."""
+
+    frames: ClassVar[str | None] = "binary"
 
     def mean_visible(self, latents: Latents) -> Tensor:
         return torch.sigmoid(self._from_latents(latents))

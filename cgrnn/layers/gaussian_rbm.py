@@ -27,6 +27,7 @@ class GaussianEnergyDensity(EnergyDensity):
 
     precision_diag: Tensor
 
+    frames: ClassVar[str | None] = "continuous"
     contextual: ClassVar[tuple[str, ...]] = (*EnergyDensity.contextual, "precision_diag")
 
     def visible_precision(self, latents: Latents) -> Tensor:

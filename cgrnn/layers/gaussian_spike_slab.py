@@ -82,6 +82,12 @@ class GaussianSpikeSlabRBMDensity(SpikeSlabDensity, GaussianEnergyDensity):
         biases = (h * self.hidden_bias).sum(-1) + self._log_slab_volume()
         return biases + gaussian - log_determinant
 
+    def mean_collapsed(self, h: Tensor) -> Tensor:
+        """`E[v | h]`, the slabs integrated out, `(*S, *B, V)`."""
+        factor, half = self._factor(h)
+        mean = torch.linalg.solve_triangular(factor.mT, half[..., None], upper=True)
+        return mean[..., 0].to(self.weight.dtype)
+
     def sample_collapsed(self, h: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw a frame given the spikes alone, the slabs integrated out, `(*S, *B, V)`."""
         factor, half = self._factor(h)

@@ -1,0 +1,266 @@
+"""Where the mass of a density lies: states that prove `log Z` from below, and its modes.
+
+Annealing from a base meets the modes that lie on its paths. Those that it misses it cannot know of:
+its chains agree with each other. Cheap chains from elsewhere find states of the density, and each
+state counts: `log Z ≥ log Σ_{w in S} exp(-F(w))` for any set S of distinct binary frames, and
+`log Z ≥ log Σ_{h in S} ∫ exp(-E(v, h)) dv` for any set of distinct states of the hidden units.
+What is proven needs no chain to have mixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers import chain, cool
+
+MODES = 4
+SOFT = 0.05  # share of a mode's base that is a fair coin for every unit
+NEGLIGIBLE = 12.0  # nats below what is proven: such a mode adds nothing
+_SNAPSHOTS = 6
+_CHAINS = (4, 48)
+_SWEEPS = (8, 120)
+_CENTRES = 8  # draws of the latents by which the middle of a mode is found
+_CLIMBS = 4  # times that the best hidden state is looked for among its neighbours
+_KEPT = 64  # states that are kept for each density
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found out about a flat batch of densities.
+
+    Attributes:
+        bound: proven lower bound of `log Z`, `(B,)` float64.
+        states: frames, the best first: those met, or the means of the hidden states met where
+            frames are continuous, `(K, B, V)`.
+        log_mass: of each state, `-F(w)` or `log ∫ exp(-E(v, h)) dv`; -inf where there are fewer,
+            `(K, B)` float64.
+    """
+
+    bound: Tensor
+    states: Tensor
+    log_mass: Tensor
+
+    def __getitem__(self, rows: Any) -> Found:
+        return Found(self.bound[rows], self.states[:, rows], self.log_mass[:, rows])
+
+    def with_frames(self, density: Any, frames: Tensor) -> Found:
+        """Also frames `(n, B, V)` that chains elsewhere came to, where they are binary."""
+        if density.frames != "binary":
+            return self
+        every = torch.cat([self.states, frames.to(self.states)])
+        log_mass = torch.cat([self.log_mass, -density.free_energy(frames).double()])
+        found = _best(every, log_mass.masked_fill(~distinct(every), -torch.inf))
+        return replace(found, bound=torch.maximum(found.bound, self.bound))
+
+
+@torch.no_grad()
+def search(
+    density: Any,
+    budget: int,
+    generator: torch.Generator | None = None,
+    starts: Tensor | None = None,
+) -> Found | None:
+    """Look for states of large mass by cheap chains.
+
+    Half of the chains cool down along `density.tempered`; the others run at `beta = 1`. They begin
+    at noise, at the independent base, and where frames are binary also at the full and the empty
+    one.
+
+    Args:
+        density: batch shape `(B,)`.
+        budget: sweeps for each density, all chains together.
+        generator: source of the draws.
+        starts: further frames to begin at, `(n, V)`, such as data, or states found elsewhere.
+
+    Returns:
+        None for a density that does not say what its frames are.
+    """
+    if density.frames is None:
+        return None
+    chains = min(max(budget // 60, _CHAINS[0]), _CHAINS[1])
+    sweeps = min(max(budget // chains, _SWEEPS[0]), _SWEEPS[1])
+    v = _starts(density, chains, generator, starts)
+    cooling = v.shape[0] // 2
+    half = sweeps // 2
+    betas = torch.linspace(0.1, 1.0, half + 1)[1:].tolist()
+    v = torch.cat([cool(density, v[:cooling], betas, generator), v[cooling:]])
+    met = [v]
+    for _ in range(_SNAPSHOTS):
+        v = chain(density, v, max(1, half // _SNAPSHOTS), generator)
+        met.append(v)
+    frozen = density.at_temperature(0.2)
+    met.append(chain(frozen, v, 2, generator))
+    if starts is not None:
+        met.append(_every(density, starts))
+    frames = torch.cat(met)
+    if density.frames == "binary":
+        return _binary(density, frames, generator)
+    return _continuous(density, frames.flip(0), budget, generator)
+
+
+def _starts(
+    density: Any, chains: int, generator: torch.Generator | None, starts: Tensor | None
+) -> Tensor:
+    """Frames to begin at, `(chains, B, V)`, dealt out by their origin."""
+    bias = density.visible_bias
+    base = density.annealed(0.0).sample_base((max(1, chains // 4),), generator)
+    noise = max(1, chains // 2), density.batch_shape[0]
+    if density.frames == "binary":
+        begun = [base, _any_fullness(base, (*noise, density.visible_dim), generator)]
+        begun += [torch.ones_like(base[:1]), torch.zeros_like(base[:1])]
+    else:
+        h = _any_fullness(base, (*noise, density.hidden_dim), generator)
+        begun = [base, density.mean_collapsed(h)]
+    if starts is not None:
+        begun.insert(0, _every(density, starts[: max(1, chains // 4)]))
+    dealt = torch.cat(begun)
+    order = torch.randperm(len(dealt), generator=generator, device=generator_device(generator))
+    return dealt[order.to(bias.device)]
+
+
+def _any_fullness(
+    like: Tensor, shape: tuple[int, ...], generator: torch.Generator | None
+) -> Tensor:
+    """States of zeros and ones, each with a share of ones that is drawn uniformly."""
+    draws = like.new_empty(*shape[:-1], 1 + shape[-1]).uniform_(generator=generator)
+    return (draws[..., 1:] < draws[..., :1]).to(draws.dtype)
+
+
+def generator_device(generator: torch.Generator | None) -> torch.device:
+    return generator.device if generator else torch.device("cpu")
+
+
+def _every(density: Any, frames: Tensor) -> Tensor:
+    """Frames `(n, V)` for every density of the batch, `(n, B, V)`."""
+    like = density.visible_bias
+    return frames.to(like)[:, None].expand(-1, density.batch_shape[0], -1)
+
+
+def distinct(states: Tensor) -> Tensor:
+    """Where a state of zeros and ones has not stood before it in its column, `(n, B)`.
+
+    States `(n, B, units)` are told apart by a sum of random 64-bit integers, which is exact for
+    equal states: none counts twice. Two that differ are taken for one with probability 2⁻⁶⁴, which
+    is on the safe side.
+    """
+    random = torch.Generator().manual_seed(0)
+    numbers = torch.randint(-(2**62), 2**62, (states.shape[-1],), generator=random)
+    label = (states.bool() * numbers.to(states.device)).sum(-1)
+    ranked, order = label.sort(dim=0, stable=True)
+    first = torch.ones_like(ranked, dtype=torch.bool)
+    first[1:] = ranked[1:] != ranked[:-1]
+    return torch.empty_like(first).scatter_(0, order, first)
+
+
+def log_sum_of_distinct(log_mass: Tensor, states: Tensor) -> Tensor:
+    """`log Σ exp(log_mass)` over distinct states, `(B,)`: a proven lower bound of `log Z`."""
+    return log_mass.masked_fill(~distinct(states), -torch.inf).logsumexp(0)
+
+
+def _binary(density: Any, frames: Tensor, generator: torch.Generator | None) -> Found:
+    log_mass = -density.free_energy(frames).double()
+    log_mass = log_mass.masked_fill(~distinct(frames), -torch.inf)
+    bound = log_mass.logsumexp(0)
+    if hasattr(density, "hidden_log_mass"):
+        h = density.sample_latents(frames, generator)[0]
+        bound = torch.maximum(bound, log_sum_of_distinct(density.hidden_log_mass(h).double(), h))
+    return replace(_best(frames, log_mass), bound=bound)
+
+
+def _best(frames: Tensor, log_mass: Tensor) -> Found:
+    """The frames of largest mass, and the mass of all."""
+    best, index = log_mass.topk(min(_KEPT, len(frames)), 0)
+    states = frames.gather(0, index[..., None].expand(-1, -1, frames.shape[-1]))
+    return Found(log_mass.logsumexp(0), states, best)
+
+
+def _continuous(
+    density: Any, frames: Tensor, budget: int, generator: torch.Generator | None
+) -> Found:
+    h = density.sample_latents(frames, generator)[0]
+    # A factor of the precision matrix costs as much as that many sweeps.
+    factor = 1 + density.visible_dim**2 // density.hidden_dim
+    count = min(len(h), max(4, budget // factor))
+    repeated = (~distinct(h)).double()
+    index = repeated.argsort(dim=0, stable=True)[:count]
+    h = h.gather(0, index[..., None].expand(-1, -1, h.shape[-1]))
+    log_mass = density.hidden_log_mass(h).double()
+    for _ in range(min(_CLIMBS, max(0, budget // factor - count) // density.hidden_dim)):
+        flipped = _flipped(h, log_mass)
+        h = torch.cat([h, flipped])
+        log_mass = torch.cat([log_mass, density.hidden_log_mass(flipped).double()])
+    log_mass = log_mass.masked_fill(~distinct(h), -torch.inf)
+    best, order = log_mass.topk(min(_KEPT, len(h)), 0)
+    top = h.gather(0, order[..., None].expand(-1, -1, h.shape[-1]))
+    return Found(log_mass.logsumexp(0), density.mean_collapsed(top), best)
+
+
+def _flipped(h: Tensor, log_mass: Tensor) -> Tensor:
+    """The best state with each of its units turned over in turn, `(H, B, H)`."""
+    best = h[log_mass.argmax(0), torch.arange(h.shape[1], device=h.device)]
+    return (best - torch.eye(h.shape[-1]).to(h)[:, None]).abs()
+
+
+def spread(found: Found, count: int) -> Tensor:
+    """So many states of a batch at the most, the best first, each apart from those before it,
+    `(n, V)`.
+
+    States are apart that differ by more than half of what the batch's states differ by on average.
+    """
+    best = found.log_mass[:8] - found.bound
+    states = found.states[:8].flatten(0, 1)[best.flatten().argsort(descending=True)]
+    apart = 0.5 * (states - states.mean(0)).norm(dim=-1).mean()
+    chosen = [states[0]]
+    for state in states[1:]:
+        if len(chosen) < count and (torch.stack(chosen) - state).norm(dim=-1).min() > apart:
+            chosen.append(state)
+    return torch.stack(chosen)
+
+
+@torch.no_grad()
+def bases(
+    density: Any, found: Found, generator: torch.Generator | None = None, modes: int = MODES
+) -> Tensor:
+    """Biases of an independent base around each mode, `(modes, B, V)`.
+
+    The best state is the first mode; the best of those that lie outside of it the second, and so
+    on. A density with fewer has its first one again.
+
+    A mode's base has the mean of the frame given the latents of its state, softened so that no unit
+    is certain; or for continuous frames that mean and the precisions Λ̃.
+    """
+    log_mass, made = found.log_mass.clone(), []
+    proven = found.log_mass.logsumexp(0)
+    batch = torch.arange(density.batch_shape[0], device=log_mass.device)
+    for _ in range(modes):
+        best, index = log_mass.max(0)
+        state = found.states[index, batch]
+        bias = _base(density, state, generator)
+        if made:
+            lost = ~(best > proven - NEGLIGIBLE)
+            bias = torch.where(lost[:, None], made[0], bias)
+        made.append(bias)
+        log_mass = log_mass.masked_fill(_near(density, found.states, bias), -torch.inf)
+        log_mass[index, batch] = -torch.inf
+    return torch.stack(made)
+
+
+def _base(density: Any, state: Tensor, generator: torch.Generator | None) -> Tensor:
+    if density.frames == "continuous":
+        return density.precision_diag * state
+    latents = density.sample_latents(state.expand(_CENTRES, *state.shape), generator)
+    mean = density.mean_visible(latents).mean(0)
+    return torch.logit((1 - 2 * SOFT) * mean + SOFT)
+
+
+def _near(density: Any, states: Tensor, bias: Tensor) -> Tensor:
+    """Which states `(K, B, V)` a base accounts for."""
+    if density.frames == "continuous":
+        distance = density.precision_diag * (states - bias / density.precision_diag) ** 2
+        return distance.sum(-1) < states.shape[-1]
+    log_prob = (states * bias - torch.nn.functional.softplus(bias)).sum(-1)
+    return log_prob > -states.shape[-1] * 0.6931471805599453
