@@ -66,9 +66,11 @@ def search(
 ) -> Found | None:
     """Look for states of large mass by cheap chains.
 
-    Half of the chains cool down along `density.tempered`; the others run at `beta = 1`. They begin
-    at noise, at the independent base, and where frames are binary also at the full and the empty
-    one.
+    They begin at noise of any fullness, of the frame or where it is continuous of the hidden units;
+    at the independent base; and where frames are binary also at the full and the empty one. Half of
+    them run at `beta = 1` from the start. A quarter cool down along `density.tempered`, which finds
+    wide modes, and a quarter begin at half the temperature, which finds deep ones; both then run at
+    `beta = 1` too.
 
     Args:
         density: batch shape `(B,)`.
@@ -83,11 +85,12 @@ def search(
         return None
     chains = min(max(budget // 60, _CHAINS[0]), _CHAINS[1])
     sweeps = min(max(budget // chains, _SWEEPS[0]), _SWEEPS[1])
-    v = _starts(density, chains, generator, starts)
-    cooling = v.shape[0] // 2
-    half = sweeps // 2
-    betas = torch.linspace(0.1, 1.0, half + 1)[1:].tolist()
-    v = torch.cat([cool(density, v[:cooling], betas, generator), v[cooling:]])
+    v, half = _starts(density, chains, generator, starts), sweeps // 2
+    parts = list(v.tensor_split((len(v) // 4, len(v) // 2)))
+    parts[0] = cool(density, parts[0], torch.linspace(0.3, 1.0, half).tolist(), generator)
+    parts[1] = chain(density.at_temperature(0.5), parts[1], half, generator)
+    parts[2] = chain(density, parts[2], half, generator)
+    v = torch.cat(parts)
     met = [v]
     for _ in range(_SNAPSHOTS):
         v = chain(density, v, max(1, half // _SNAPSHOTS), generator)
@@ -105,21 +108,18 @@ def search(
 def _starts(
     density: Any, chains: int, generator: torch.Generator | None, starts: Tensor | None
 ) -> Tensor:
-    """Frames to begin at, `(chains, B, V)`, dealt out by their origin."""
-    bias = density.visible_bias
-    base = density.annealed(0.0).sample_base((max(1, chains // 4),), generator)
-    noise = max(1, chains // 2), density.batch_shape[0]
+    """Frames to begin at, `(chains, B, V)`: noise first, then what must not be cooled away."""
+    base = density.annealed(0.0).sample_base((max(1, chains // 8),), generator)
+    noise = max(1, (3 * chains) // 4), density.batch_shape[0]
     if density.frames == "binary":
-        begun = [base, _any_fullness(base, (*noise, density.visible_dim), generator)]
+        begun = [_any_fullness(base, (*noise, density.visible_dim), generator), base]
         begun += [torch.ones_like(base[:1]), torch.zeros_like(base[:1])]
     else:
         h = _any_fullness(base, (*noise, density.hidden_dim), generator)
-        begun = [base, density.mean_collapsed(h)]
+        begun = [density.mean_collapsed(h), base]
     if starts is not None:
-        begun.insert(0, _every(density, starts[: max(1, chains // 4)]))
-    dealt = torch.cat(begun)
-    order = torch.randperm(len(dealt), generator=generator, device=generator_device(generator))
-    return dealt[order.to(bias.device)]
+        begun.append(_every(density, starts[: max(1, chains // 4)]))
+    return torch.cat(begun)
 
 
 def _any_fullness(
@@ -128,10 +128,6 @@ def _any_fullness(
     """States of zeros and ones, each with a share of ones that is drawn uniformly."""
     draws = like.new_empty(*shape[:-1], 1 + shape[-1]).uniform_(generator=generator)
     return (draws[..., 1:] < draws[..., :1]).to(draws.dtype)
-
-
-def generator_device(generator: torch.Generator | None) -> torch.device:
-    return generator.device if generator else torch.device("cpu")
 
 
 def _every(density: Any, frames: Tensor) -> Tensor:

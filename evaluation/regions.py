@@ -106,7 +106,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         stderr: its error, with what chance leaves out of so few chains.
-        reason: where it is worth annealing from the modes.
+        reason: where it is worth annealing from the modes: too few weights carry the estimate, or
+            states were found that it leaves out.
         missed: where the states prove the estimate wrong, or its error too small.
     """
 
@@ -148,6 +149,6 @@ def judge(
     stderr = (estimate.stderr**2 + share * (1 - share) / chains).sqrt()
     return Verdict(
         stderr,
-        ~(shortage <= estimate.stderr + _REASON),
+        ~(shortage <= estimate.stderr + _REASON) | estimate.collapsed,
         ~(shortage <= ERRORS_ALLOWED * stderr + _SAID),
     )
