@@ -23,6 +23,7 @@ COLUMNS = (
 )
 
 SPREAD_ALLOWED = 1.0  # deviation of the log-weights beyond which few chains find log Z too low
+ASTRAY_ALLOWED = 0.25  # share of the mass on frames larger than any of the data
 KL_NEEDED = 0.01  # nats a frame below which latents tell next to nothing
 
 
@@ -90,10 +91,21 @@ class History(pl.Callback):
         if spread is not None:
             flatters = ": it flatters" if spread > SPREAD_ALLOWED else ""
             quality = f"≈, short AIS, deviation of log-weights {spread:.2f}{flatters}"
-        return (
+        missed = row.get("valid_missed", 0.0)
+        if missed:
+            quality += f"; ≤ on {missed:.0%} of the frames, where it misses a mode that is proven"
+        line = (
             f"epoch {row['epoch']:4.0f}  {row['seconds'] / 60:5.1f} min  validation "
             f"{row['valid_log_likelihood']:.3f} nats a frame ({quality})"
         )
+        astray = row.get("valid_astray", 0.0)
+        if astray > ASTRAY_ALLOWED:
+            line += (
+                f"\nWARNING: {astray:.0%} of the model's mass lies on frames larger than any of the "
+                "data: a mode far from the data has taken over; train anew with --restarts 0.1, or "
+                "more"
+            )
+        return line
 
     def _write(self) -> None:
         partial = self.path.with_suffix(".partial")

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from cgrnn.arithmetic import rounded_products
 from cgrnn.batches import Batch, Batches, moved
 from cgrnn.history import History
+from cgrnn.models.recurrent import RecurrentModel
 from cgrnn.models.sequence import SequenceModel, mask_of
 from cgrnn.processes import means, rank, summed, world, world_here
 from cgrnn.settings import TrainingOptions
@@ -50,6 +51,8 @@ class Training(pl.LightningModule):
         estimate: gives the partition functions of a batch of energy densities, as an object with
             `log_z` `(B,)` and `log_weights` `(chains, B)`; called with a `generator`.
         head: what a checkpoint says of model and data (`cgrnn.checkpoint.describe`).
+        draw: gives frames that are spread over the modes of energy densities as their mass is;
+            each validation then says whether a mode far from the data has taken over.
     """
 
     def __init__(
@@ -61,11 +64,12 @@ class Training(pl.LightningModule):
         estimate: Callable[..., Any],
         head: dict[str, Any],
         normalisation: tuple[float, float] = (0.0, 1.0),
+        draw: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.options, self.head = model, options, head
         self.train_arrays, self.valid_arrays, self.estimate = train, valid, estimate
-        self.normalisation = normalisation
+        self.normalisation, self.draw = normalisation, draw
         self.chosen = _choose(len(valid[0]), options.valid_frames, model.has_chains)
         self.seconds_before, self.started, self.validation_seconds = 0.0, time.monotonic(), 0.0
         self.seconds_agreed = 0.0  # at the end of the last step
@@ -255,7 +259,8 @@ class Training(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.validation_started = time.monotonic()
         self.scores = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self.spreads = torch.zeros_like(self.scores)
+        self.spreads, self.missed = torch.zeros_like(self.scores), torch.zeros_like(self.scores)
+        self.astray = torch.zeros_like(self.scores)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log-likelihood of the chosen frames; the same draws each time, whichever process scores
@@ -271,6 +276,12 @@ class Training(pl.LightningModule):
         self.scores += _total(found.log_prob)
         if found.spread is not None:
             self.spreads += _total(found.spread)
+        if found.missed is not None:
+            self.missed += _total(found.missed)
+        if index == 0 and self.draw is not None and isinstance(self.model, RecurrentModel):
+            own = torch.Generator(self.device).manual_seed(1)
+            share = self.model.astray(batch.frames, batch.lengths, self.draw, own)
+            self.astray += self.astray.new_tensor([share, 1.0])
 
     def on_validation_epoch_end(self) -> None:
         score, spread = (total / count for total, count in map(summed, (self.scores, self.spreads)))
@@ -281,6 +292,10 @@ class Training(pl.LightningModule):
         self.log(MONITOR, score.float(), prog_bar=True)
         if self.spreads[1]:
             self.log("valid_log_weight_std", spread.float())
+        for name, sums in (("valid_missed", self.missed), ("valid_astray", self.astray)):
+            share, count = summed(sums)
+            if count:
+                self.log(name, (share / count).float())
         seconds = time.monotonic() - self.validation_started
         self.validation_seconds = self._over_processes(seconds)
 

@@ -193,6 +193,9 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
         ),
         head,
         normalisation(data.attributes),
+        partial(ais.draw, count=4, levels=training_options.valid_levels)
+        if model.has_chains
+        else None,
     )
     if rank() == 0:
         _write_config(options, make_folder(folder) / "config.yaml")

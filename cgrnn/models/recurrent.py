@@ -22,6 +22,7 @@ from samplers import contrastive_loss, draw
 
 FEEDBACKS = ("visible", "latent", "full")
 LATENTS = ("mean", "sample")
+ASTRAY_FRAMES = 16  # densities that are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,33 @@ class RecurrentModel(SequenceModel):
             return Scores(density.log_prob(frames[chosen]).double())
         found = estimate(density, generator=generator)
         log_prob = -density.free_energy(frames[chosen]).double() - found.log_z
-        return Scores(log_prob, found.log_weights.std(0))
+        return Scores(log_prob, found.log_weights.std(0), getattr(found, "missed", None))
+
+    @torch.no_grad()
+    def astray(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        draw: Callable[..., Tensor],
+        generator: torch.Generator | None = None,
+    ) -> float:
+        """Share of the model's mass on frames that are larger than any of the data.
+
+        A frame's size is the sum of its squares, the number of notes where it is binary; larger is
+        half as large again. A mode that chains from the data never visit shows itself here.
+
+        Args:
+            frames, lengths: the data.
+            draw: gives frames `(n, *B, V)` of a density that are spread over its modes as the mass
+                is, such as `evaluation.ais.draw`; called with a `generator`.
+            generator: source of the draws.
+        """
+        inside = self.scored(lengths, frames.shape[1])
+        size = frames[inside].square().sum(-1)
+        chosen = torch.linspace(0, len(size) - 1, min(len(size), ASTRAY_FRAMES)).long()
+        context = self.contexts(frames, generator)[0][inside][chosen.to(frames.device)]
+        drawn = draw(self.layer(context), generator=generator).square().sum(-1)
+        return float((drawn > 1.5 * size.max()).double().mean())
 
     @torch.no_grad()
     def log_likelihood(

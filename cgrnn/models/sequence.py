@@ -33,10 +33,13 @@ class Scores:
             bounds it.
         spread: of the log-weights that partition functions were estimated with, `(n,)`; None where
             there are none.
+        missed: where a state was found that proves the estimate wrong: `log_prob` is then an upper
+            bound, `(n,)`; None where nothing was looked for.
     """
 
     log_prob: Tensor
     spread: Tensor | None = None
+    missed: Tensor | None = None
 
 
 def check_kind(model: type[SequenceModel], visible: str) -> None:
