@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from cgrnn.models.recurrent import RecurrentModel
 from cgrnn.models.sequence import SequenceModel
 from evaluation.blocks import BatchList, Blocks, blocks_of
+from evaluation.drawn import Drawn
 from evaluation.mean_partition import MeanLogPartition
 from samplers import particles
 
@@ -51,6 +53,7 @@ class Likelihood:
     chain_levels: int | None = None
     paths: int | None = None
     bounds: dict[str, float] | None = None
+    draws: int | None = None
     warnings: list[str] = field(default_factory=list)
     first_frame_scored: bool = True
 
@@ -179,21 +182,15 @@ def evaluate(
     blocks = blocks_of(generator, model)
     if model.likelihood_kind == "exact":
         return exactly(model, batches, blocks)
-    scores, contexts, lengths = [], [], []
-    for number in range(len(batches)):  # soon done, and too large to be kept
-        batch, own = batches[number].to(blocks.device), blocks.generator("contexts", number)
-        inside = model.scored(batch.lengths, batch.frames.shape[1])
-        v, context = batch.frames[inside], model.contexts(batch.frames, own)[0][inside]
-        scores.append(-model.layer(context).free_energy(v).double().cpu())
-        contexts.append(context)
-        lengths.append(batch.lengths.cpu() - model.given_frames)
-    per_frame, per_sequence, share = _averages(torch.cat(scores), torch.cat(lengths))
-    density = model.layer(torch.cat(contexts))
-    mean = MeanLogPartition(density, share, chains, levels, target, blocks, say)
+    drawn = Drawn(model, batches, target, blocks, say)
+    mean = MeanLogPartition(drawn.density, drawn.share, chains, levels, drawn.rest(), blocks, say)
+    variance = drawn.variance(*mean.of_each)
+    mean.reach(drawn.rest(variance))
+    stderr = math.hypot(mean.stderr, variance**0.5)
     return Likelihood(
-        per_frame - mean.per_frame,
-        per_sequence - mean.per_sequence,
-        mean.stderr,
+        float(drawn.score.mean()) - mean.per_frame,
+        float((drawn.score.flatten() * drawn.share).sum()) - mean.per_sequence,
+        stderr,
         model.likelihood_kind,
         "annealed importance sampling",
         chains,
@@ -202,8 +199,9 @@ def evaluate(
         len(mean.long),
         mean.drift.mean,
         mean.reverse_gap.mean,
-        mean.chain_levels,
-        warnings=mean.warnings(),
+        mean.chain_levels + drawn.chain_levels,
+        draws=drawn.count if drawn.drawn else None,
+        warnings=mean.warnings() + drawn.warnings(stderr),
         first_frame_scored=not model.given_frames,
     )
 

@@ -53,12 +53,17 @@ class _Annealed(NamedTuple):
     def corrected(self) -> Tensor:
         """`log Ẑ` without its bias: the log of a mean is low by half its relative variance. What
         is missed has no such error: it stands at its proven bound."""
-        return self.log_z + 0.5 * self.stderr.masked_fill(self.missed, 0.0) ** 2
+        return self.log_z + 0.5 * self.noise
+
+    @property
+    def noise(self) -> Tensor:
+        """Squared standard errors; 0 where there is none."""
+        return self.stderr.masked_fill(self.missed, 0.0) ** 2
 
     @property
     def variance(self) -> float:
         """Mean squared standard error, of what has one."""
-        return float((self.stderr[~self.missed] ** 2).nan_to_num().mean().nan_to_num())
+        return float(self.noise.sum() / (~self.missed).sum().clamp(min=1))
 
     def joined(self, other: _Annealed) -> _Annealed:
         return _Annealed(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
@@ -120,7 +125,6 @@ class MeanLogPartition:
         data: frames `(n, V)` of which some are where chains begin that look for modes.
 
     Attributes:
-        bound: proven lower bound of `log Z` of each frame, `(M,)`.
         annealed: what the long annealing found of its frames.
         states: frames from many modes, where all later searches begin; None where frames are
             neither binary nor continuous.
@@ -151,20 +155,40 @@ class MeanLogPartition:
         self.states = self._search(data)
         pilots = self._settle(levels)
         self.levels = pilots[-1].levels
-        plan = self._plan(pilots, target)
+        self.plan = self._plan(pilots, target)
         self.short = torch.zeros(self.total, dtype=torch.float64)
-        self.bound = torch.full_like(self.short, -math.inf)
-        if plan.needed < self.total:
-            say(f"{plan.chains} chains × {plan.levels} levels on all {self.total} frames")
-            everything = torch.arange(self.total)
-            short = self._anneal("short", everything, plan.chains, plan.levels)
-            self.short, self.bound = short.corrected, short.bound
+        self.cheap: _Annealed | None = None
+        if self.plan.needed < self.total:
+            chains, levels = self.plan.chains, self.plan.levels
+            say(f"{chains} chains × {levels} levels on all {self.total} frames")
+            self.cheap = self._anneal("short", torch.arange(self.total), chains, levels)
+            self.short = self.cheap.corrected
         self.annealed = _Annealed.none()
-        while len(self.long) < self.total and (len(self.long) == 0 or self.stderr > target):
-            self._lengthen(plan, target)
-        self.bound[self._chosen] = torch.maximum(self.bound[self._chosen], self.annealed.bound)
+        self.reach(target)
         self.forgotten = _forgotten(pilots, self.annealed)
         self.reverse_gap = self._reverse()
+
+    def reach(self, target: float) -> None:
+        """Anneal frames at length until the standard error is met, or all frames are."""
+        while len(self.long) < self.total and (len(self.long) == 0 or self.stderr > target):
+            self._lengthen(self.plan, target)
+
+    @property
+    def of_each(self) -> tuple[Tensor, Tensor]:
+        """Estimates of all densities by one annealing alike, and their squared errors, `(M,)`."""
+        if self.cheap is not None:
+            return self.cheap.corrected, self.cheap.noise
+        places = self.order.argsort()
+        return self.long[places], self.annealed.noise[places]
+
+    @property
+    def bound(self) -> Tensor:
+        """Proven lower bound of `log Z` of each density, `(M,)`; -inf where nothing is proven."""
+        none = torch.full_like(self.short, -math.inf)
+        bound = none if self.cheap is None else self.cheap.bound
+        return bound.index_copy(
+            0, self._chosen, torch.maximum(bound[self._chosen], self.annealed.bound)
+        )
 
     @property
     def long(self) -> Tensor:
