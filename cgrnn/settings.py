@@ -18,7 +18,7 @@ Construction = Literal["by spike", "spectral"]
 Target = Literal["classes", "integers"]
 Inference = Literal["smoothing", "filtering"]
 
-MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥"}
+MARKS = {"exact": "=", "estimate": "≈", "lower bound": "≥", "upper bound": "≤"}
 """How a likelihood of each kind is marked."""
 
 

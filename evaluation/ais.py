@@ -116,14 +116,17 @@ def _put_together(
     if found is None:
         return estimate
     found = found.with_frames(flat, torch.cat([one.frames for one in weighed]))
+    chains = sum(walk.chains for walk in walks)
+    if chains < _ENOUGH:
+        verdict = judge(found, estimate, chains)
+        return replace(estimate, stderr=verdict.stderr).proven(found.bound, verdict.missed)
     biases = modes.bases(flat, found, generator)
     around = Regions.around(flat, walks, biases)
-    chains = sum(walk.chains for walk in walks)
     estimated = masses(around, walks, weighed)
-    verdict = judge(flat, around, found, estimated, estimate, chains)
+    verdict = judge(found, estimate, chains, around, estimated)
     estimate = replace(estimate, stderr=verdict.stderr)
     rows = verdict.reason.nonzero()[:, 0]
-    if chains < _ENOUGH or not len(rows):
+    if not len(rows):
         return estimate.proven(found.bound, verdict.missed)
 
     few, own = flat[rows], replace(walks[-1], chains=chains // _PART)
@@ -133,7 +136,7 @@ def _put_together(
     estimated = masses(around, walks, of_walks, of_modes)
     again = estimated.total(estimate.log_weights[:, rows])
     found_now = found[rows].with_frames(few, torch.cat([one.frames for one in of_modes]))
-    verdict_now = judge(few, around, found_now, estimated, again, own.chains)
+    verdict_now = judge(found_now, again, own.chains, around, estimated)
     return estimate.at(rows, replace(again, stderr=verdict_now.stderr)).proven(
         found.bound.index_copy(0, rows, found_now.bound),
         verdict.missed.index_copy(0, rows, verdict_now.missed),
@@ -149,8 +152,8 @@ def draw(
 ) -> Tensor:
     """Draw frames that are spread over the modes as the mass is, `(count, *B, V)`.
 
-    Formula: frames `v_i` where `4 count` chains of `log_partition` end, those that begin in the
-        modes too, drawn again with probabilities in proportion to what each adds to `Ẑ`.
+    Formula: frames `v_i` where `count` chains of `log_partition` end, and a quarter as many from
+        each mode, drawn again with probabilities in proportion to what each adds to `Ẑ`.
     They are draws of the density as the chains and their levels grow; none is alone in its mode,
     so that Gibbs sweeps from there need not cross from one to another.
 
@@ -165,22 +168,22 @@ def draw(
         torch.Size([7, 5])
     """
     flat = density.flatten()
-    walks = plan(flat, 4 * count, levels, generator, "adaptive", None)
+    walks = plan(flat, count, levels, generator, "adaptive", None)
     weighed = _up(walks, flat, generator, None)
     log_weights = torch.cat(
         [one.log_weights + math.log(walk.share / walk.chains) for one, walk in zip(weighed, walks)]
     )
     frames = torch.cat([one.frames for one in weighed])
-    found = modes.search(flat, int(_SEARCH * 4 * count * levels), generator, starts)
+    found = modes.search(flat, int(_SEARCH * count * levels), generator, starts)
     if found is not None:
         biases = modes.bases(flat, found.with_frames(flat, frames), generator)
         around = Regions.around(flat, walks, biases)
-        own = replace(walks[-1], chains=count)
+        own = replace(walks[-1], chains=max(1, count // _PART))
         log_weights = log_weights + around.log_shares(frames)[0]
         for number, bias in enumerate(biases):
             [mode] = _up([own], flat, generator, None, bias)
-            part = mode.log_weights + around.log_shares(mode.frames)[number + 1] - math.log(count)
-            log_weights = torch.cat([log_weights, part])
+            part = mode.log_weights + around.log_shares(mode.frames)[number + 1]
+            log_weights = torch.cat([log_weights, part - math.log(own.chains)])
             frames = torch.cat([frames, mode.frames])
     chosen = torch.multinomial(
         log_weights.softmax(0).T, count, replacement=True, generator=generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from cgrnn.models.sequence import SequenceModel
 from evaluation.blocks import BatchList, Blocks, blocks_of
 from evaluation.drawn import Drawn
 from evaluation.mean_partition import MeanLogPartition
+from evaluation.result import ERRORS_ALLOWED
 from samplers import particles
 
 
@@ -26,7 +27,8 @@ class Likelihood:
         per_frame: sum over all frames by the number of frames.
         per_sequence: mean over sequences of each sequence's average per frame.
         stderr: standard error of `per_frame`, 0 when exact.
-        kind: "exact", "estimate" or "lower bound".
+        kind: "exact", "estimate" or "lower bound"; "upper bound" where the estimate was above what
+            is proven, which then stands in its place.
         estimator: how partition functions were found.
         chains, levels, ess: of annealed importance sampling, `ess` averaged over frames.
         frames_estimated: frames that were annealed at `levels`.
@@ -34,6 +36,8 @@ class Likelihood:
         reverse_gap: how far annealing in reverse, from Gibbs chains, lies below `per_frame`.
         chain_levels: all that were spent: sweeps times chains times frames.
         paths: of latents for each sequence.
+        proven_at_most: what `per_frame` cannot exceed, by states that were found of every density
+            and count in its `log Z` (`evaluation.modes`); no chain needs to have mixed for it.
         bounds: the averages per frame by one path, by many, and by a particle filter.
         warnings: what a reader must know before quoting the figure.
         first_frame_scored: False where the data set gives it as input alone.
@@ -52,10 +56,31 @@ class Likelihood:
     reverse_gap: float | None = None
     chain_levels: int | None = None
     paths: int | None = None
+    proven_at_most: float | None = None
     bounds: dict[str, float] | None = None
     draws: int | None = None
     warnings: list[str] = field(default_factory=list)
     first_frame_scored: bool = True
+
+    def at_most(self, per_frame: float, per_sequence: float) -> Likelihood:
+        """The same beside its proven upper bound, which stands in its place where it lies above."""
+        if not math.isfinite(per_frame):
+            return self
+        proven = replace(self, proven_at_most=per_frame)
+        if self.per_frame <= per_frame + ERRORS_ALLOWED * self.stderr:
+            return proven
+        refuted = (
+            f"annealing put it at {self.per_frame:.2f} ± {self.stderr:.2f} nats a frame, which is "
+            f"proven wrong: it is {per_frame:.2f} at the most, and that is what stands here"
+        )
+        return replace(
+            proven,
+            per_frame=per_frame,
+            per_sequence=per_sequence,
+            stderr=0.0,
+            kind="upper bound",
+            warnings=[refuted, *self.warnings],
+        )
 
 
 REPEATS = 2
@@ -183,11 +208,21 @@ def evaluate(
     if model.likelihood_kind == "exact":
         return exactly(model, batches, blocks)
     drawn = Drawn(model, batches, target, blocks, say)
-    mean = MeanLogPartition(drawn.density, drawn.share, chains, levels, drawn.rest(), blocks, say)
+    first = batches[0].to(blocks.device)
+    mean = MeanLogPartition(
+        drawn.density,
+        drawn.share,
+        chains,
+        levels,
+        drawn.rest(),
+        blocks,
+        say,
+        first.frames[model.scored(first.lengths, first.frames.shape[1])],
+    )
     variance = drawn.variance(*mean.of_each)
     mean.reach(drawn.rest(variance))
     stderr = math.hypot(mean.stderr, variance**0.5)
-    return Likelihood(
+    found = Likelihood(
         float(drawn.score.mean()) - mean.per_frame,
         float((drawn.score.flatten() * drawn.share).sum()) - mean.per_sequence,
         stderr,
@@ -204,6 +239,8 @@ def evaluate(
         warnings=mean.warnings() + drawn.warnings(stderr),
         first_frame_scored=not model.given_frames,
     )
+    most = drawn.score.flatten() - mean.bound
+    return found.at_most(float(most.mean()), float((most * drawn.share).sum()))
 
 
 def _joined(parts: list[dict[str, Any]], name: str, dim: int = 0) -> Tensor:

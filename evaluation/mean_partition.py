@@ -16,7 +16,7 @@ from samplers import chain
 PILOT_FRAMES, PILOT_CHAINS = 100, 20
 REVERSE_SWEEPS = 1000
 LEAST_FRAMES = 50
-SEARCH_FRAMES, SEARCH_SWEEPS, STATES = 50, 3000, 16
+SEARCH_FRAMES, SEARCH_SWEEPS, STATES = 50, 1500, 12
 DRIFT_ALLOWED = 0.05
 FORGOTTEN = 4.0  # standard errors by which a pilot may lie above the long annealing
 COLLAPSED_ALLOWED = 0.1
@@ -336,18 +336,19 @@ class MeanLogPartition:
 
     def _reverse(self) -> Gap:
         chosen = self.order[:LEAST_FRAMES]
+        before = 2 * _FIRST_LEVELS  # for the draws where the sweeps begin
 
         def one(frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
             density = self.density[frames]
-            samples = ais.draw(density, PILOT_CHAINS, self.levels, generator, starts=self.states)
+            samples = ais.draw(density, PILOT_CHAINS, _FIRST_LEVELS, generator, self.states)
             samples = chain(density, samples, REVERSE_SWEEPS, generator)
-            self.blocks.advance(len(frames) * PILOT_CHAINS * (self.levels + REVERSE_SWEEPS))
+            self.blocks.advance(len(frames) * PILOT_CHAINS * (before + REVERSE_SWEEPS))
             found = ais.reverse_log_partition(
                 density, samples, self.levels, generator, progress=self.blocks.advance
             )
             return {"log_z": found.log_z}
 
-        parts = self._run("reverse", chosen, PILOT_CHAINS * (REVERSE_SWEEPS + 2 * self.levels), one)
+        parts = self._run("reverse", chosen, PILOT_CHAINS * (before + REVERSE_SWEEPS + self.levels), one)
         gap = Gap.between(_joined(parts, "log_z"), self.long[:LEAST_FRAMES])
         self.say(
             f"annealing in reverse on {len(chosen)} frames: log Z above by {gap.mean:.3f} "

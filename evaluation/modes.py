@@ -20,9 +20,9 @@ from samplers import chain, cool
 MODES = 4
 SOFT = 0.05  # share of a mode's base that is a fair coin for every unit
 NEGLIGIBLE = 12.0  # nats below what is proven: such a mode adds nothing
-_SNAPSHOTS = 6
+_LEAST = 60  # sweeps below which no chains are run
 _CHAINS = (4, 48)
-_SWEEPS = (8, 120)
+_LOOKS = 6  # times that the chains' frames are looked at
 _CENTRES = 8  # draws of the latents by which the middle of a mode is found
 _CLIMBS = 4  # times that the best hidden state is looked for among its neighbours
 _KEPT = 64  # states that are kept for each density
@@ -38,14 +38,17 @@ class Found:
             frames are continuous, `(K, B, V)`.
         log_mass: of each state, `-F(w)` or `log ∫ exp(-E(v, h)) dv`; -inf where there are fewer,
             `(K, B)` float64.
+        exactly: whether the states are frames, each of the mass that stands beside it.
     """
 
     bound: Tensor
     states: Tensor
     log_mass: Tensor
+    exactly: bool
 
     def __getitem__(self, rows: Any) -> Found:
-        return Found(self.bound[rows], self.states[:, rows], self.log_mass[:, rows])
+        states, log_mass = self.states[:, rows], self.log_mass[:, rows]
+        return Found(self.bound[rows], states, log_mass, self.exactly)
 
     def with_frames(self, density: Any, frames: Tensor) -> Found:
         """Also frames `(n, B, V)` that chains elsewhere came to, where they are binary."""
@@ -83,34 +86,42 @@ def search(
     """
     if density.frames is None:
         return None
-    chains = min(max(budget // 60, _CHAINS[0]), _CHAINS[1])
-    sweeps = min(max(budget // chains, _SWEEPS[0]), _SWEEPS[1])
-    v, half = _starts(density, chains, generator, starts), sweeps // 2
-    parts = list(v.tensor_split((len(v) // 4, len(v) // 2)))
-    parts[0] = cool(density, parts[0], torch.linspace(0.3, 1.0, half).tolist(), generator)
-    parts[1] = chain(density.at_temperature(0.5), parts[1], half, generator)
-    parts[2] = chain(density, parts[2], half, generator)
-    v = torch.cat(parts)
-    met = [v]
-    for _ in range(_SNAPSHOTS):
-        v = chain(density, v, max(1, half // _SNAPSHOTS), generator)
-        met.append(v)
-    frozen = density.at_temperature(0.2)
-    met.append(chain(frozen, v, 2, generator))
-    if starts is not None:
-        met.append(_every(density, starts))
+    met = [] if starts is None else [_every(density, starts)]
+    if budget >= _LEAST:
+        met += _chains(density, budget, generator, starts)
+    if not met:
+        met = [density.annealed(0.0).sample_base((1,), generator)]
     frames = torch.cat(met)
     if density.frames == "binary":
         return _binary(density, frames, generator)
     return _continuous(density, frames.flip(0), budget, generator)
 
 
+def _chains(
+    density: Any, budget: int, generator: torch.Generator | None, starts: Tensor | None
+) -> list[Tensor]:
+    """Where cheap chains come to, `(chains, B, V)` each. Looking at a frame costs about a sweep."""
+    v = _starts(density, min(max(budget // 60, _CHAINS[0]), _CHAINS[1]), generator, starts)
+    sweeps = budget // len(v)
+    looks = max(1, min(_LOOKS, sweeps // 8))
+    half = max(2, (sweeps - looks) // 2)
+    parts = list(v.tensor_split((len(v) // 4, len(v) // 2)))
+    parts[0] = cool(density, parts[0], torch.linspace(0.3, 1.0, half).tolist(), generator)
+    parts[1] = chain(density.at_temperature(0.5), parts[1], half, generator)
+    parts[2] = chain(density, parts[2], half, generator)
+    met = [torch.cat(parts)]
+    for _ in range(looks - 1):
+        met.append(chain(density, met[-1], max(1, half // looks), generator))
+    met.append(chain(density.at_temperature(0.2), met[-1], 2, generator))
+    return met
+
+
 def _starts(
     density: Any, chains: int, generator: torch.Generator | None, starts: Tensor | None
 ) -> Tensor:
-    """Frames to begin at, `(chains, B, V)`: noise first, then what must not be cooled away."""
+    """Frames to begin at, `(about chains, B, V)`: noise first, then what must not be cooled away."""
     base = density.annealed(0.0).sample_base((max(1, chains // 8),), generator)
-    noise = max(1, (3 * chains) // 4), density.batch_shape[0]
+    noise = max(1, (3 * chains) // 4 - 1), density.batch_shape[0]
     if density.frames == "binary":
         begun = [_any_fullness(base, (*noise, density.visible_dim), generator), base]
         begun += [torch.ones_like(base[:1]), torch.zeros_like(base[:1])]
@@ -171,7 +182,7 @@ def _best(frames: Tensor, log_mass: Tensor) -> Found:
     """The frames of largest mass, and the mass of all."""
     best, index = log_mass.topk(min(_KEPT, len(frames)), 0)
     states = frames.gather(0, index[..., None].expand(-1, -1, frames.shape[-1]))
-    return Found(log_mass.logsumexp(0), states, best)
+    return Found(log_mass.logsumexp(0), states, best, True)
 
 
 def _continuous(
@@ -192,7 +203,7 @@ def _continuous(
     log_mass = log_mass.masked_fill(~distinct(h), -torch.inf)
     best, order = log_mass.topk(min(_KEPT, len(h)), 0)
     top = h.gather(0, order[..., None].expand(-1, -1, h.shape[-1]))
-    return Found(log_mass.logsumexp(0), density.mean_collapsed(top), best)
+    return Found(log_mass.logsumexp(0), density.mean_collapsed(top), best, False)
 
 
 def _flipped(h: Tensor, log_mass: Tensor) -> Tensor:

@@ -47,11 +47,17 @@ class Regions(NamedTuple):
 
     def log_shares(self, frames: Tensor) -> Tensor:
         """`log r_m` of frames `(n, B, V)` in each region, `(1 + M, n, B)` float64."""
-        log_prob = torch.stack(
-            [-base.free_energy(frames).double() - base.base_log_partition() for base in self.bases]
-        )
+        log_prob = torch.stack([_log_prob(base, frames) for base in self.bases])
         log_prob = log_prob - log_prob.logsumexp(0)
         return torch.cat([log_prob[: self.own].logsumexp(0)[None], log_prob[self.own :]])
+
+
+def _log_prob(base: Any, frames: Tensor) -> Tensor:
+    """`log p` of frames under a density without couplings. Its latents add a constant to the free
+    energy, which one frame tells."""
+    silent = torch.zeros_like(base.visible_bias)
+    constant = base.free_energy(silent) - base._visible_energy(silent) + base.base_log_partition()
+    return -(base._visible_energy(frames) + constant).double()
 
 
 class Masses(NamedTuple):
@@ -117,30 +123,28 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    density: Any,
-    regions: Regions,
     found: Found,
-    estimated: Masses,
     estimate: LogPartition,
     chains: int,
+    regions: Regions | None = None,
+    estimated: Masses | None = None,
 ) -> Verdict:
     """Hold an estimate against the states of a search, in all and region by region.
 
     With a share `q` of `Z` found where no chain stands, `log Ẑ` falls short by `-log(1 - q)`. By
     chance `n` chains leave out of a share `q` what has the deviation `√(q (1 - q) / n)`.
 
-    Region by region only where frames are binary: a state of the hidden units is of no one region.
+    Region by region only where states are frames: one of the hidden units is of no one region.
 
     Args:
-        density: the flat batch.
-        regions: of it.
         found: the states.
-        estimated: the regions' masses.
         estimate: of the whole.
         chains: that could have visited a mode.
+        regions: of the batch.
+        estimated: the regions' masses.
     """
     shortage = found.bound - estimate.log_z
-    if density.frames == "binary":
+    if found.exactly and regions is not None and estimated is not None:
         within = (found.log_mass + regions.log_shares(found.states)).logsumexp(1)
         least = torch.maximum(within, estimated.log_z).logsumexp(0)
         shortage = torch.maximum(shortage, least - estimate.log_z)

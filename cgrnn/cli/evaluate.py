@@ -337,6 +337,11 @@ def render(result: dict[str, Any]) -> str:
             f"{scores['drift']:.3f}; annealing in reverse puts it {abs(gap):.3f} "
             + ("lower" if gap > 0 else "higher")
         )
+    if scores["proven_at_most"] is not None:
+        lines.append(
+            f"proven: at most {scores['proven_at_most']:.2f} nats a frame, by the states that were "
+            "found"
+        )
     warnings = scores["warnings"] + ([result["chains"]["warning"]] if result["chains"] else [])
     lines += [f"WARNING: {warning}" for warning in warnings if warning]
     return "\n".join(lines) + "\n"
