@@ -18,8 +18,6 @@ from evaluation.result import LogPartition
 from evaluation.schedules import Schedule
 from evaluation.walks import Progress, Walk, Weighed, plan
 
-# Share of the chain-levels that is spent on looking for states that prove an estimate wrong.
-_SEARCH = 0.03
 # Chains that suffice for annealing once more from the modes, and the part of them each mode gets.
 _ENOUGH, _PART = 16, 4
 # Numbers in the frames of chains that are held at a time.
@@ -72,7 +70,8 @@ def log_partition(
         collapsed: for a spike-and-slab density over continuous frames, sweeps with the slabs
             integrated out: far fewer levels do, at a Cholesky factor of `V³/3` each. None: where
             the frame has at most 32 units, so that the factor costs little.
-        progress: called with the number of chain-levels just done.
+        progress: called with the number of chain-levels just done, of those asked for.
+        starts: further frames where chains begin that look for modes, `(n, V)`, such as data.
 
     Returns:
         The estimate with standard error, effective sample size and log-weights.
@@ -94,7 +93,7 @@ def log_partition(
     parts = []
     for rows in _parts(flat, chains):
         some = flat[rows]
-        budget = int(_SEARCH * chains * levels)
+        budget = int(modes.SHARE * chains * levels)
         found = modes.search(some, budget, generator, starts)
         weighed = _up(walks, some, generator, progress)
         parts.append(_put_together(some, walks, weighed, found, generator, progress))
@@ -131,7 +130,7 @@ def _put_together(
 
     few, own = flat[rows], replace(walks[-1], chains=chains // _PART)
     of_walks = [Weighed(one.log_weights[:, rows], one.frames[:, rows]) for one in weighed]
-    of_modes = [_up([own], few, generator, progress, bias)[0] for bias in biases[:, rows]]
+    of_modes = [_up([own], few, generator, None, bias)[0] for bias in biases[:, rows]]
     around = Regions.around(few, walks, biases[:, rows])
     estimated = masses(around, walks, of_walks, of_modes)
     again = estimated.total(estimate.log_weights[:, rows])
@@ -174,7 +173,7 @@ def draw(
         [one.log_weights + math.log(walk.share / walk.chains) for one, walk in zip(weighed, walks)]
     )
     frames = torch.cat([one.frames for one in weighed])
-    found = modes.search(flat, int(_SEARCH * count * levels), generator, starts)
+    found = modes.search(flat, int(modes.SHARE * count * levels), generator, starts)
     if found is not None:
         biases = modes.bases(flat, found.with_frames(flat, frames), generator)
         around = Regions.around(flat, walks, biases)
@@ -239,7 +238,7 @@ def reverse_log_partition(
     upper = replace(
         inverse, log_z=-inverse.log_z, kind="upper bound", log_weights=-inverse.log_weights
     )
-    found = modes.search(flat, int(_SEARCH * len(samples) * levels), generator)
+    found = modes.search(flat, int(modes.SHARE * len(samples) * levels), generator)
     if found is not None:
         upper = upper.proven(found.with_frames(flat, starts).bound)
     return LogPartition.joined([upper], density.batch_shape)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from samplers import chain, cool
 
+SHARE = 0.03  # of an estimate's work that is spent on looking for what it may miss
 MODES = 4
 SOFT = 0.05  # share of a mode's base that is a fair coin for every unit
 NEGLIGIBLE = 12.0  # nats below what is proven: such a mode adds nothing

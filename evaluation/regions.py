@@ -23,8 +23,9 @@ from evaluation.walks import Walk, Weighed
 
 # Chains from elsewhere count for a mode only where those that begin in it fall short of them.
 _ELSEWHERE = 1e-9
-# Nats by which what was found may exceed what was estimated without being looked into, and without
-# being said.
+# Standard errors, and nats beside them, by which what was found may exceed what was estimated
+# without being looked into. (What is said takes `ERRORS_ALLOWED` of them.)
+ERRORS_REASONED = 2.0
 _REASON, _SAID = 0.003, 0.01
 
 
@@ -153,6 +154,6 @@ def judge(
     stderr = (estimate.stderr**2 + share * (1 - share) / chains).sqrt()
     return Verdict(
         stderr,
-        ~(shortage <= estimate.stderr + _REASON) | estimate.collapsed,
+        ~(shortage <= ERRORS_REASONED * estimate.stderr + _REASON) | estimate.collapsed,
         ~(shortage <= ERRORS_ALLOWED * stderr + _SAID),
     )

@@ -237,6 +237,8 @@ class _Chains:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Fill the arrays, piece by piece, a piece a thread."""
+        if not rows:
+            return
         given = self.arrays | arrays
         threads, steps = torch.get_num_threads(), max(1, self.sizes["steps"])
         if rows * steps * self.sizes["visible"] * self.sizes["hidden"] < _SMALL:

@@ -19,7 +19,7 @@ from densities import (
 )
 
 from cgrnn.layers import BernoulliRBM, BinarySpikeSlabRBMDensity
-from evaluation import ais, exact
+from evaluation import ais, cells, exact
 from evaluation.result import LogPartition
 from samplers import fused
 
@@ -230,12 +230,16 @@ def test_more_chains_and_levels_close_the_bracket(kind):
     assert gaps[1].mean() < gaps[0].mean()
 
 
-def test_reverse_annealing_from_draws_of_another_density_gives_no_bound():
-    """The bracket must be able to fail: draws without the mode leave the estimate too low."""
+def test_reverse_annealing_from_draws_of_another_density_gives_way_to_what_is_proven():
+    """Draws without the mode leave the weights too low; the mode is found, and proves it."""
     density = hidden_mode()
     silence = torch.zeros(100, 16, dtype=torch.float64)
     upper = ais.reverse_log_partition(density, silence, 100, generator(0), "linear")
-    assert upper.log_z < exact.log_partition(density) - 20
+    truth = exact.log_partition(density)
+    assert upper.log_weights.max() < truth - 20
+    assert upper.collapsed and not upper.stderr.isfinite()
+    assert truth - 5 < upper.log_z <= truth
+    assert upper.log_z == upper.bound
 
 
 def test_a_batch_has_the_estimates_of_its_members():
@@ -272,7 +276,7 @@ def tensors():
 @pytest.mark.parametrize("chains", [1, 7, 50])
 @pytest.mark.parametrize("rows", [1, 3, 16, 1000])
 def test_threads_do_not_change_the_numbers_whatever_the_cells(rows, chains, threads, monkeypatch):
-    monkeypatch.setitem(ais._BYTES, "cpu", rows * 6 * 8)
+    monkeypatch.setitem(cells._BYTES, "cpu", rows * 6 * 8)
     density = random_batch(BernoulliRBM, 6, 4, 0, count=5)
     draws = exact.sample(density, chains, generator(0))
     ups, downs = [], []
@@ -291,7 +295,7 @@ def test_threads_do_not_change_the_numbers_whatever_the_cells(rows, chains, thre
 @pytest.mark.parametrize("rows", [1, 7, 64, 100_000])
 def test_cells_of_any_size_leave_the_weights_right(rows, monkeypatch):
     """More chains than a cell has rows, odd numbers of them, and all in one cell."""
-    monkeypatch.setitem(ais._BYTES, "cpu", rows * 6 * 8)
+    monkeypatch.setitem(cells._BYTES, "cpu", rows * 6 * 8)
     density = gentle_batch(BernoulliRBM, 0, count=3)
     truth = exact.log_partition(density)
     estimate = ais.log_partition(density, 301, 2, generator(0), "linear")
@@ -305,7 +309,7 @@ def test_cells_of_any_size_leave_the_weights_right(rows, monkeypatch):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_each_reverse_chain_starts_at_its_own_draw(compiled, monkeypatch):
     """With one level a weight depends on the draw alone: cells must not mix them up."""
-    monkeypatch.setitem(ais._BYTES, "cpu", 4 * 6 * 8)
+    monkeypatch.setitem(cells._BYTES, "cpu", 4 * 6 * 8)
     monkeypatch.setattr(fused, "_enabled", compiled)
     density = random_batch(BernoulliRBM, 6, 4, 0, count=3)
     draws = exact.sample(density, 21, generator(0))

@@ -69,23 +69,33 @@ def test_all_frames_are_used_when_the_target_asks_for_them():
     assert abs(found.per_frame - per_frame) < 5 * found.stderr + 0.01
 
 
-def test_too_short_an_annealing_says_so():
+def test_too_short_an_annealing_says_so_and_is_not_above_what_is_proven():
     model, batches = strong_model(1.5), DoubleBatches(*data(), 2)
     short = likelihood.evaluate(model, batches, 5, 4, 0.5, generator(0))
     per_frame, _ = exact_averages(model, batches)
-    assert short.per_frame > per_frame + 0.1  # it flatters
-    assert any("too few" in warning for warning in short.warnings)
-    assert short.drift > 0.05
+    assert per_frame - 1e-6 < short.proven_at_most < per_frame + 0.5
+    assert short.per_frame <= short.proven_at_most + 3 * short.stderr
+    assert any("misses modes" in warning for warning in short.warnings)
     longer = likelihood.evaluate(model, batches, 20, None, 0.1, generator(0))
     assert longer.levels > 4
     assert abs(longer.per_frame - per_frame) < 0.2
 
 
-def test_collapsed_weights_say_so():
+def test_few_levels_on_large_couplings_are_made_up_for_by_the_modes():
     model, batches = strong_model(3.0), DoubleBatches(*data(), 2)
     found = likelihood.evaluate(model, batches, 20, 10, 1.0, generator(0))
-    assert found.ess < 10
-    assert any("collapsed" in warning for warning in found.warnings)
+    per_frame, _ = exact_averages(model, batches)
+    assert abs(found.per_frame - per_frame) < 5 * found.stderr + 0.1
+
+
+def test_a_figure_above_what_is_proven_is_not_given():
+    found = likelihood.Likelihood(-5.0, -5.1, 0.01, "estimate", "annealing", warnings=["few"])
+    assert found.at_most(-4.9, -4.8).per_frame == -5.0
+    assert found.at_most(-5.02, -5.0).kind == "estimate"  # within its error
+    refuted = found.at_most(-9.0, -9.5)
+    assert (refuted.per_frame, refuted.per_sequence) == (-9.0, -9.5)
+    assert (refuted.kind, refuted.stderr, refuted.proven_at_most) == ("upper bound", 0.0, -9.0)
+    assert "proven wrong" in refuted.warnings[0] and refuted.warnings[1] == "few"
 
 
 def test_exact_models_say_exact():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from densities import generator, random_layer, without_gradient
 
 from cgrnn.layers import BinarySpikeSlabRBM, BinarySpikeSlabRBMDensity
-from evaluation import exact, mean_partition
+from evaluation import ais, exact, mean_partition
 from evaluation.blocks import Blocks
 from evaluation.mean_partition import MeanLogPartition
+from evaluation.walks import plan
 
 FRAMES = 600
 
@@ -68,7 +70,7 @@ def test_few_chains_are_corrected_for_the_log_of_a_mean():
     found = mean_of(density, 1e-9, 0, chains=4, levels=60)
     truth = float(exact.log_partition(density).mean())
     assert len(found.long) == FRAMES
-    bias = 0.5 * float((found.stderrs**2).mean())
+    bias = 0.5 * float(found.annealed.noise.mean())
     assert bias > 3 * found.stderr  # else this test could not tell
     assert abs(found.per_frame - truth) < abs(found.per_frame - bias - truth)
 
@@ -78,17 +80,56 @@ def test_reverse_annealing_agrees_where_chains_mix():
     assert -4 * error < gap < 0.1 + 4 * error
 
 
-def test_reverse_annealing_that_never_saw_the_mode_says_so():
+def hidden_mode(frames):
     """All mass in a mode of full frames, where chains from sparse frames never go."""
-    one = torch.ones(60, 1, dtype=torch.float64)
-    density = BinarySpikeSlabRBMDensity(
-        torch.ones(16, 1, dtype=torch.float64), -12 * one.expand(60, 16), 0 * one, 1.0, one[0] / 2,
-        one[0],
+    one = torch.ones(frames, 1, dtype=torch.float64)
+    return BinarySpikeSlabRBMDensity(
+        torch.ones(16, 1, dtype=torch.float64), -12 * one.expand(frames, 16), 0 * one, 1.0,
+        one[0] / 2, one[0],
     )  # fmt: skip
+
+
+def test_a_mode_far_from_the_base_is_met_by_both_directions():
+    density = hidden_mode(60)
     found = MeanLogPartition(density, share_of(60), 20, 200, 0.1, Blocks(0))
-    assert abs(found.per_frame - float(exact.log_partition(density).mean())) < 0.5
-    assert found.reverse_gap.mean < -20
-    assert any("disagrees" in warning for warning in found.warnings())
+    truth = exact.log_partition(density)
+    assert abs(found.per_frame - float(truth.mean())) < 4 * found.stderr + 0.01
+    assert abs(found.reverse_gap.mean) < 4 * found.reverse_gap.error + 0.1
+    assert (found.bound <= truth + 1e-9).all() and (found.bound > truth - 1).all()
+
+
+def test_an_estimate_that_is_proven_wrong_gives_way_and_says_so(monkeypatch):
+    """Chains that cannot go to the mode: what the search proves stands in their place."""
+    monkeypatch.setattr(ais, "_ENOUGH", 1000)  # no annealing from the modes
+    monkeypatch.setattr(
+        ais, "plan", lambda *args: [replace(walk, path="annealed") for walk in plan(*args)]
+    )
+    density = hidden_mode(60)
+    found = MeanLogPartition(density, share_of(60), 20, 200, 0.1, Blocks(0))
+    truth = float(exact.log_partition(density).mean())
+    assert truth - 1 < found.per_frame <= truth
+    assert found.annealed.missed.all()
+    assert any("misses modes on 100.0% of the frames" in text for text in found.warnings())
+
+
+def test_too_few_levels_say_so():
+    """Forty units whose mass no few states hold: that the levels are few shows when they double."""
+    layer = random_layer(BinarySpikeSlabRBM, 40, 30, 0, 0.3)
+    found = MeanLogPartition(layer(None)[None].flatten()[[0] * 60], share_of(60), 10, 4, 1.0, Blocks(0))
+    assert found.drift.mean > 0.05
+    assert any("4 levels are too few" in text for text in found.warnings())
+
+
+def test_a_pilot_that_found_more_is_not_forgotten():
+    def estimates(*log_z):
+        log_z = torch.tensor(log_z, dtype=torch.float64)
+        none = torch.full_like(log_z, 0.01)
+        return mean_partition._Annealed(log_z, none, none, none - math.inf, none > 1)
+
+    pilots = [mean_partition._Pilot(250, estimates(*log_z)) for log_z in ((0, 9.0, 0), (0, 0, 0.5))]
+    forgotten = mean_partition._forgotten(pilots, estimates(0, 0, 0, 7))
+    assert forgotten.mean == pytest.approx(9.0) and forgotten.error == pytest.approx(1 / 3)
+    assert mean_partition._forgotten(pilots[1:], estimates(0, 0, 0)) == (0.0, 0.0)
 
 
 def test_small_blocks_are_as_good(monkeypatch):
