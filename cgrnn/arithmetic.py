@@ -1,49 +1,93 @@
 """How a CPU multiplies float32 matrices, and how it comes by memory: what is fast, and as exact.
 
-Three choices, all for the whole process. `use_fast_products`: oneDNN or MKL, whichever is faster at
-float32 accuracy. `keep_memory`: freed memory is kept for the next step. `rounded_products`: in
-training, if the user wants it, factors of products are rounded to bfloat16.
+Three choices, all for the whole process. `use_fast_products`: oneDNN or MKL, by the processor.
+`keep_memory`: freed memory is kept for the next step. `rounded_products`: in training, if the user
+wants it, factors of products are rounded to bfloat16.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+CPUINFO = Path("/proc/cpuinfo")
+_INTEL, _ONEDNN = "GenuineIntel", "oneDNN"
 _EXACT = 2e-6  # relative error of a float32 product; bfloat16 would have 4e-3
-_CLEARLY = 1.3  # how much faster, so that a run that is resumed chooses what it chose before
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's mallopt
 _rounded = False
 
 
-def use_fast_products() -> bool:
-    """Let oneDNN multiply in place of MKL where it is clearly faster, and as exact; say whether.
+def use_fast_products(kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Let oneDNN multiply in place of MKL where that is faster and as exact; say who does.
 
-    MKL takes a slow path on processors that are not Intel's, where oneDNN is twice as fast at
-    equal accuracy. Torch reaches oneDNN through the precision "medium", which permits bfloat16 and
-    on some processors uses it: trial products decide. Holds for the process; CUDA is left alone.
+    MKL takes a slow path on processors that are not Intel's, where oneDNN is about twice as fast at
+    equal accuracy. Their last digits differ. So the choice follows from what the processor is, not
+    from a clock: a machine chooses alike however busy it is. Torch reaches oneDNN through the
+    precision "medium", which permits bfloat16: some processors then round so, on others nothing
+    changes, and a trial product tells. What is not x86, or not Linux, keeps torch's own choice, and
+    so does a machine with CUDA. Holds for the process.
+
+    Args:
+        kept: what an earlier call returned, as recorded by the work that is gone on with: its
+            choice is made again where this machine can make it.
+
+    Returns:
+        What digits depend on: `matmul` is "oneDNN", "MKL", or "torch's own" where torch was built
+        with another library; `threads` is how many torch uses, as it cuts sums into so many parts.
     """
-    if torch.cuda.is_available():
-        return False
+    usual = "MKL" if torch.backends.mkl.is_available() else "torch's own"
+    wanted = kept.get("matmul") if kept else None
+    if wanted is None and usual == "MKL":
+        maker = vendor(CPUINFO.read_text() if CPUINFO.is_file() else "")
+        wanted = usual if maker in (None, _INTEL) else _ONEDNN
+    matmul = usual
+    if not torch.cuda.is_available():
+        torch.set_float32_matmul_precision("highest")
+        if wanted == _ONEDNN and _takes_onednn():
+            matmul = _ONEDNN
+    return {"matmul": matmul, "threads": torch.get_num_threads()}
+
+
+def vendor(cpuinfo: str) -> str | None:
+    """Who made an x86 processor, by the text of `/proc/cpuinfo`; None where it does not say.
+
+    Example:
+        >>> vendor("processor\\t: 0\\nvendor_id\\t: AuthenticAMD\\ncpu family\\t: 25\\n")
+        'AuthenticAMD'
+        >>> vendor("processor\\t: 0\\nCPU implementer\\t: 0x41\\n") is None
+        True
+    """
+    found = re.search(r"^vendor_id[ \t]*:[ \t]*(\S.*?)[ \t]*$", cpuinfo, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _takes_onednn() -> bool:
+    """Have torch take oneDNN; whether it does and stays exact. Where not, all is as before."""
     left, right = _trial()
-    exact = left.double() @ right.double()
-    torch.set_float32_matmul_precision("highest")
-    usual = _seconds(left, right)
+    exact, before = left.double() @ right.double(), left @ right
     torch.set_float32_matmul_precision("medium")
-    error = ((left @ right).double() - exact).norm() / exact.norm()
-    chosen = bool(error < _EXACT) and _CLEARLY * _seconds(left, right) < usual
-    torch.set_float32_matmul_precision("medium" if chosen else "highest")
-    return chosen
+    product = left @ right
+    error = (product.double() - exact).norm() / exact.norm()
+    takes = bool(error < _EXACT) and not product.equal(before)
+    if not takes:
+        torch.set_float32_matmul_precision("highest")
+    return takes
 
 
 def rounding_pays() -> bool:
-    """Whether a trial product of bfloat16 numbers is faster than one of float32."""
+    """Whether a trial product of bfloat16 numbers is faster than one of float32.
+
+    Timed, and so for a word to the user alone: nothing that digits depend on may ask it.
+    """
     left, right = _trial()
     return _seconds(left.bfloat16(), right.bfloat16()) < _seconds(left, right)
 

@@ -30,15 +30,24 @@ class Run:
 
 
 def describe(
-    name: str, options: dict[str, Any], data: dict[str, Any], training: dict[str, Any]
+    name: str,
+    options: dict[str, Any],
+    data: dict[str, Any],
+    training: dict[str, Any],
+    arithmetic: dict[str, Any],
 ) -> dict[str, Any]:
-    """What a checkpoint says of its model, data and training, in plain types."""
+    """What a checkpoint says of its model, data and training, in plain types.
+
+    `arithmetic` is how numbers were multiplied (`cgrnn.arithmetic.use_fast_products`); a run that
+    is resumed multiplies alike. Checkpoints of before have no word on it.
+    """
     return {
         "format": FORMAT,
         "model": name,
         "options": options,
         "data": data,
         "training": training,
+        "arithmetic": arithmetic,
     }
 
 

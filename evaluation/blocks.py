@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,9 @@ class Blocks:
         journal: folder that keeps finished blocks; None keeps none.
         about: what they belong to, in types that JSON has. Blocks of anything else are dropped.
         progress: called with the work done, all that this process has to do, and the stage.
+
+    Attributes:
+        dropped: what the blocks that were found in the journal, and dropped, belonged to.
     """
 
     def __init__(
@@ -75,8 +78,9 @@ class Blocks:
         self.world = dist.get_world_size() if distributed else 1
         self._progress = progress if self.rank == 0 else lambda done, total, name: None
         self._stage, self._done, self._total = "", 0, 0
+        self.dropped: dict[str, Any] | None = None
         if journal is not None and self.rank == 0:
-            _begin(journal, json.dumps(about, sort_keys=True))
+            self.dropped = _begin(journal, json.dumps(about, sort_keys=True))
         if self.world > 1:
             dist.barrier()
 
@@ -203,15 +207,20 @@ def ranks() -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def _begin(journal: Path, about: str) -> None:
-    """An empty journal, or one that is about the same."""
-    label = journal / "about.json"
-    if label.is_file() and label.read_text() == about:
-        return
+def _begin(journal: Path, about: str) -> dict[str, Any] | None:
+    """An empty journal, or one that is about the same; what one that had to go was about."""
+    label, dropped = journal / "about.json", None
+    if label.is_file():
+        before = label.read_text()
+        if before == about:
+            return None
+        with suppress(ValueError):  # a machine that went down leaves such files
+            dropped = json.loads(before)
     shutil.rmtree(journal, ignore_errors=True)
     journal.mkdir()
     label.with_suffix(".part").write_text(about)
     label.with_suffix(".part").replace(label)
+    return dropped
 
 
 def _on_cpu(result: Any) -> Any:

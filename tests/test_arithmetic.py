@@ -2,29 +2,111 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from cgrnn.arithmetic import product_dtype, rounded_layers, rounded_products
+from cgrnn.arithmetic import product_dtype, rounded_layers, rounded_products, vendor
 
+INTEL, AMD, HYGON, ARM, IBM = (
+    f"processor\t: 0\n{line}\nBogoMIPS\t: 4200.00\n\nprocessor\t: 1\n{line}\n"
+    for line in (
+        "vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel name\t: Intel(R) Xeon(R) Processor",
+        "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel name\t: AMD EPYC 9R14",
+        "vendor_id\t: HygonGenuine\nmodel name\t: Hygon C86, not GenuineIntel",
+        "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd40",
+        "vendor_id       : IBM/S390 \n# processors    : 2",
+    )
+)
+
+
+def test_the_vendor_is_read_where_linux_names_one():
+    texts = (INTEL, AMD, HYGON, ARM, IBM, "", "model name\t: vendor_id\t: AuthenticAMD\n")
+    names = ["GenuineIntel", "AuthenticAMD", "HygonGenuine", None, "IBM/S390", None, None]
+    assert [vendor(text) for text in texts] == names
+
+
+# By name: what `/proc/cpuinfo` says, and what was chosen before.
+CASES = {
+    "intel": (INTEL, None),
+    "amd": (AMD, None),
+    "hygon": (HYGON, {}),
+    "arm": (ARM, None),
+    "unknown": ("", None),
+    "amd, oneDNN before": (AMD, {"matmul": "oneDNN", "threads": 7}),
+    "amd, MKL before": (AMD, {"matmul": "MKL"}),
+    "intel, oneDNN before": (INTEL, {"matmul": "oneDNN"}),
+    "intel, another before": (INTEL, {"matmul": "another"}),
+}
 CHECK = """
-import torch
-from cgrnn.arithmetic import use_fast_products
-fast = use_fast_products()
-assert torch.get_float32_matmul_precision() == ("medium" if fast else "highest")
+import hashlib, json, sys, time, torch
+from pathlib import Path
+from cgrnn import arithmetic
+
+def refuse(*words):
+    raise AssertionError("a clock was asked")
+
 left, right = torch.randn(2, 700, 700, generator=torch.Generator().manual_seed(1))
-exact = left.double() @ right.double()
-error = ((left @ right).double() - exact).norm() / exact.norm()
-assert error < 2e-6, float(error)
+exact, products = left.double() @ right.double(), {}
+for precision in ("highest", "medium"):
+    torch.set_float32_matmul_precision(precision)
+    products[precision] = left @ right
+
+def error(product):
+    return float((product.double() - exact).norm() / exact.norm())
+
+other = not products["highest"].equal(products["medium"])
+can = other and error(products["medium"]) < 2e-6 and not torch.cuda.is_available()
+for name in ("perf_counter", "monotonic", "time", "process_time", "thread_time"):
+    setattr(time, name, refuse)
+    setattr(time, name + "_ns", refuse)
+arithmetic.CPUINFO, chosen = Path(sys.argv[1]), {}
+for case, (text, kept) in json.load(sys.stdin).items():
+    arithmetic.CPUINFO.write_text(text)
+    found = arithmetic.use_fast_products(kept)
+    assert found["threads"] == torch.get_num_threads()
+    product = left @ right
+    assert error(product) < 2e-6, (case, error(product))
+    assert product.equal(products["medium" if found["matmul"] == "oneDNN" else "highest"]), case
+    chosen[case] = found["matmul"], hashlib.sha256(product.numpy().tobytes()).hexdigest()
+usual = "MKL" if torch.backends.mkl.is_available() else "torch's own"
+print(json.dumps({"can": can, "usual": usual, "chosen": chosen}))
 """
+# What oneDNN may use of the processor: of all of them, those with fast bfloat16 products round.
+UNITS = ["DEFAULT", "AVX512_CORE", "AVX2"]
 
 
-def test_products_keep_float32_accuracy_whichever_way_is_chosen():
-    """In a process of its own: the choice holds for a whole process."""
-    subprocess.run([sys.executable, "-c", CHECK], check=True)
+def choose(folder, units):
+    """What a process of its own chooses in each case; every clock raises in it."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": units}
+    words = [sys.executable, "-c", CHECK, str(folder / "cpuinfo")]
+    given = {"input": json.dumps(CASES), "capture_output": True, "text": True}
+    done = subprocess.run(words, env=environment, **given)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_the_processor_chooses_without_a_clock_and_products_stay_exact(tmp_path, units):
+    found = choose(tmp_path, units)
+    onednn = {case for case, (matmul, _) in found["chosen"].items() if matmul == "oneDNN"}
+    expected = {"amd, oneDNN before", "intel, oneDNN before"} if found["can"] else set()
+    if found["can"] and found["usual"] == "MKL":
+        expected |= {"amd", "hygon"}
+    assert onednn == expected
+    assert {matmul for matmul, _ in found["chosen"].values()} <= {"oneDNN", found["usual"]}
+    if units == "AVX512_CORE":
+        hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+        try:
+            assert choose(tmp_path, units) == found
+        finally:
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
 
 
 def test_products_round_within_and_not_after():

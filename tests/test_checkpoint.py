@@ -45,7 +45,7 @@ def test_loaded_model_is_the_one_trained(name: str, music: Path, tmp_path: Path)
         (arrays[1], valid.lengths),
         options,
         partial(ais.log_partition, chains=2, levels=3),
-        checkpoint.describe(name, sizes, data.attributes, {}),
+        checkpoint.describe(name, sizes, data.attributes, {}, {}),
     )
     before = {key: value.clone() for key, value in model.state_dict().items()}
     fit(training, tmp_path, False, lambda line: None, False)

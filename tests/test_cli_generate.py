@@ -35,7 +35,7 @@ def save_run(folder: Path, name: str, data: Path, **options: Any) -> Path:
     folder.mkdir()
     torch.save(
         {
-            "cgrnn": describe(name, kind, attributes, {}),
+            "cgrnn": describe(name, kind, attributes, {}, {}),
             "state_dict": {f"model.{k}": v for k, v in MODELS[name](**kind).state_dict().items()},
             "epoch": 0,
         },

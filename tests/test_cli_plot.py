@@ -56,7 +56,7 @@ def untrained(run: Path, name: str, file: Path) -> Path:
     options |= {"visible_dim": opened.splits["train"].frames.shape[1], "visible": kind}
     torch.manual_seed(0)
     model = MODELS[name](**options)
-    head = describe(name, options, attributes | {"path": str(file)}, {})
+    head = describe(name, options, attributes | {"path": str(file)}, {}, {})
     (run / "checkpoints").mkdir(parents=True)
     weights = {f"model.{key}": value for key, value in model.state_dict().items()}
     content = {"cgrnn": head, "state_dict": weights, "epoch": 0}

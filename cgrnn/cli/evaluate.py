@@ -113,19 +113,21 @@ def run(options: Any) -> dict[str, Any]:
     from data_prep import store
     from evaluation.blocks import Blocks, ranks
 
-    use_fast_products()
+    arithmetic = use_fast_products()
     trained = open_run(options.run_directory)
     folder = make_folder(folder_of(options.run_directory))
     data = read_data(trained, options.data, options.split, others=True)
     trained.model.sweeps = options.sweeps
     with ranks() as device, bar("") as progress:
         trained.model.to(device)
-        about = _about(options, data, device.type)
+        about = _about(options, data, device.type) | {"arithmetic": arithmetic}
         journal = folder / ".evaluation.work"
         blocks = Blocks(options.seed, device, journal, about, _shown(progress))
+        if blocks.dropped:
+            say(_begun_anew(blocks.dropped, about))
         try:
             with blocks:
-                result = _measured(trained, data, options, blocks)
+                result = _measured(trained, data, options, blocks) | {"arithmetic": arithmetic}
                 if blocks.rank == 0:
                     with store.replacing(folder / "evaluation.json") as file:
                         file.write_text(json.dumps(result, indent=2) + "\n")
@@ -211,6 +213,23 @@ def _about(options: Any, data: Dataset, device: str) -> dict[str, Any]:
         "device": device,
         "versions": _versions(),
     }
+
+
+def _begun_anew(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Why nothing of an evaluation that was interrupted is kept."""
+    other = []
+    for kind, new in now.items():
+        old = before.get(kind)
+        if isinstance(new, dict):
+            its = old or {}
+            changed = {name: value for name, value in new.items() if its.get(name) != value}
+            other += [f"{name} {its.get(name)} (now {changed[name]})" for name in changed]
+        elif old != new:
+            other.append(f"another {kind}")
+    return (
+        "what an interrupted evaluation had finished is dropped, and this one begins anew: that "
+        f"one had {', '.join(other)}"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -146,7 +146,10 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     from evaluation import ais
 
     _quiet()
-    use_fast_products()
+    last = folder / "checkpoints" / "last.ckpt"
+    before = checkpoint.read(last) if options.resume and last.is_file() else None
+    earlier = before["cgrnn"].get("arithmetic", {}) if before else {}
+    arithmetic = use_fast_products(earlier)
     keep_memory()
     if options.precision == "bf16" and not rounding_pays():
         say("--precision bf16: on this processor such products are slower; 32-true is the better")
@@ -162,17 +165,16 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
     if data.attributes["kind"] == "notes":
         model_options["classes"] = len(data.attributes["vocabulary"])
     attributes = data.attributes | {"path": str(Path(options.data).resolve())}
-    head = checkpoint.describe(
-        options.model, model_options, attributes, dataclasses.asdict(training_options)
-    )
-    last = folder / "checkpoints" / "last.ckpt"
-    if options.resume and last.is_file():
-        before = checkpoint.read(last)
+    settings = dataclasses.asdict(training_options)
+    head = checkpoint.describe(options.model, model_options, attributes, settings, arithmetic)
+    if before:
         _check_same_run(before["cgrnn"], head, folder)
         if before["epoch"] >= options.max_epochs:
             raise ValueError(
                 f"--max-epochs: {folder} has {before['epoch'] + 1} epochs already; give as many"
             )
+        if rank() == 0:
+            _tell_other_digits(earlier, arithmetic, folder)
     torch.manual_seed(training_options.seed)
     try:
         model = MODELS[options.model](**model_options)
@@ -247,6 +249,20 @@ def _check_same_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -
                 f"--{name.replace('_', '-')}: {folder} was begun with {value}, and keeps it; "
                 "leave it out, or begin another run with another -o"
             )
+
+
+def _tell_other_digits(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Say so where the run cannot end in the digits that it would have had unbroken."""
+    unlike = "the digits will not be those of an unbroken run"
+    old, new = before.get("matmul", now["matmul"]), now["matmul"]
+    if old != new:
+        say(f"note: {folder} multiplied by {old} so far, which is not to be had here; {unlike}")
+    old, new = before.get("threads", now["threads"]), now["threads"]
+    if old != new:
+        say(
+            f"note: {folder} had {old} threads so far and has {new} now; {unlike}, unless you set "
+            f"OMP_NUM_THREADS={old}"
+        )
 
 
 def _write_config(options: Any, file: Path) -> None:
