@@ -1,5 +1,8 @@
 """A small data set, a small run, and the command called in this process."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +17,27 @@ SMALL = [
     *("--hidden-dim", "4", "--recurrent-dim", "5", "--cd-steps", "2", "--batch-size", "4"),
     *("--valid-chains", "2", "--valid-levels", "3", "--valid-frames", "5"),
 ]
+
+
+# How long a test waits before it holds another process for hung. No test is about this time.
+PATIENCE = 1800.0
+_DIES = """
+import os, signal, sys
+from cgrnn.cli import main
+from cgrnn.training import Training
+
+place, epoch, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+method = getattr(Training, place)
+
+def dies(self, *given):
+    first_step = given[1:] == (0,)
+    if (self.current_epoch, self.options.seed) == (epoch, seed) and not first_step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return method(self, *given)
+
+setattr(Training, place, dies)
+main(sys.argv[4:])
+"""
 
 
 class Outcome(NamedTuple):
@@ -38,6 +62,21 @@ def write_music(path: Path, visible: int = 6, valid: int = 2, seed: int = 0) -> 
     splits = {"train": rolls(12), "valid": rolls(valid), "test": rolls(2)}
     store.write(path, splits, kind="binary", frame_rate=4.0, lowest_pitch=60)
     return path
+
+
+def killed(words: list[str], epoch: int, place: str = "training_step", seed: int = 0) -> None:
+    """Call `cgrnn` in a process of its own that is killed in an epoch of the training of a seed.
+
+    Args:
+        words: of the command.
+        epoch: epochs done before.
+        place: the method of `Training` that is called when it happens. "training_step": in the
+            middle of the epoch. "on_save_checkpoint": its row is written and its checkpoint not.
+        seed: of the run, where there are several.
+    """
+    argv = [sys.executable, "-c", _DIES, place, str(epoch), str(seed), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,8 @@ from cgrnn import arithmetic
 def refuse(*words):
     raise AssertionError("a clock was asked")
 
-left, right = torch.randn(2, 700, 700, generator=torch.Generator().manual_seed(1))
+left, right = torch.randn(2, 300, 3000, generator=torch.Generator().manual_seed(1))
+right = right.t().contiguous()
 exact, products = left.double() @ right.double(), {}
 for precision in ("highest", "medium"):
     torch.set_float32_matmul_precision(precision)
@@ -99,14 +100,6 @@ def test_the_processor_chooses_without_a_clock_and_products_stay_exact(tmp_path,
         expected |= {"amd", "hygon"}
     assert onednn == expected
     assert {matmul for matmul, _ in found["chosen"].values()} <= {"oneDNN", found["usual"]}
-    if units == "AVX512_CORE":
-        hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
-        try:
-            assert choose(tmp_path, units) == found
-        finally:
-            for hog in hogs:
-                hog.kill()
-                hog.wait()
 
 
 def test_products_round_within_and_not_after():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import PATIENCE
 from densities import generator
 
 from cgrnn.models import RNN
@@ -85,7 +86,7 @@ def test_killed_work_goes_on(tmp_path):
 
     process = get_context("fork").Process(target=dies)
     process.start()
-    process.join(60)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     (journal / "a-1.pt").write_bytes(b"half of")  # as a machine that went down may leave it
     rest = Work()
@@ -101,8 +102,13 @@ def test_a_journal_about_something_else_is_dropped(tmp_path, about):
         blocks.run("a", MEANS, Work(stop=30.0))
     work = Work()
     with Blocks(1, "cpu", journal, about) as blocks:
+        assert blocks.dropped == {"data": "x"}
         blocks.run("a", MEANS, work)
     assert work.done == MEANS
+    assert Blocks(1, "cpu", journal, about).dropped is None
+    assert Blocks(1, "cpu", journal, about).dropped is None
+    (journal / "about.json").write_text("half of")  # as a machine that went down may leave it
+    assert Blocks(1, "cpu", journal, about).dropped is None
 
 
 def test_what_cannot_succeed_leaves_nothing(tmp_path):
@@ -145,7 +151,7 @@ def test_two_processes_share_the_work_and_agree(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     first, second = (torch.load(tmp_path / f"{n}.pt") for n in (0, 1))
     assert (first["done"], second["done"]) == ([20.0, 40.0], [30.0])

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command
+from conftest import PATIENCE, Command
 
 from cgrnn import __version__, load
+from cgrnn.arithmetic import use_fast_products
 from data_prep import store
 from evaluation import mean_partition
 from evaluation.blocks import Blocks
@@ -113,7 +114,7 @@ def on_two_processes(run: Path, data: Path, folder: Path) -> Any:
     words = ["evaluate", str(run), "--data", str(data), *map(str, WORDS), "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(
-        [*torchrun, *words], capture_output=True, text=True, env=environment, timeout=120
+        [*torchrun, *words], capture_output=True, text=True, env=environment, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1  # the first rank alone
@@ -127,8 +128,26 @@ def test_other_options_begin_anew(
         Counted(patch, 2)
         assert command("evaluate", run, "--data", data, *WORDS).code == 130
     counted = Counted(monkeypatch, 1)
-    assert command("evaluate", run, "--data", data, *WORDS, "--seed", 1).code == 130
-    assert counted.names == ["pilot-50-0"]
+    outcome = command("evaluate", run, "--data", data, *WORDS, "--seed", 1)
+    assert outcome.code == 130 and counted.names == ["pilot-50-0"]
+    assert outcome.err.count("begins anew: that one had seed 0 (now 1)\n") == 1
+
+
+def test_other_threads_begin_anew_and_are_told(
+    command: Command, run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        Counted(patch, 2)
+        assert command("evaluate", run, "--data", data, *WORDS).code == 130
+    counted = Counted(monkeypatch, 1)
+    torch.set_num_threads(before + 1)
+    try:
+        outcome = command("evaluate", run, "--data", data, *WORDS)
+    finally:
+        torch.set_num_threads(before)
+    assert outcome.code == 130 and counted.names == ["pilot-50-0"]
+    assert f"begins anew: that one had threads {before} (now {before + 1})\n" in outcome.err
 
 
 def test_what_a_reader_is_told(command: Command, run: Path, data: Path) -> None:
@@ -136,6 +155,7 @@ def test_what_a_reader_is_told(command: Command, run: Path, data: Path) -> None:
     found = json.loads((run / "evaluation.json").read_text())
     assert found["versions"].keys() == {"cgrnn", "torch", "python"}
     assert found["versions"]["cgrnn"] == __version__
+    assert found["arithmetic"] == use_fast_products()
     told = ["--data", str(data), *map(str, WORDS)]
     words = found["command"].split()
     assert words[:3] == ["cgrnn", "evaluate", "run"]

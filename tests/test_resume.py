@@ -1,20 +1,20 @@
 """Training that is killed, moved, ended or that diverges: what is left, and how it goes on."""
 
 import csv
+import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, Command, write_music
+from conftest import SMALL, Command, killed, write_music
 
 import cgrnn
+from cgrnn.arithmetic import use_fast_products
 
 Refused = Callable[..., None]
 EPOCHS = 50
@@ -34,42 +34,40 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def train_and_kill(words: list[str], run: Path) -> None:
-    """Train in a process of its own and kill it once some epochs are done."""
-    argv = [sys.executable, "-m", "cgrnn", "train", *words, "-o", str(run)]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while not (run / "metrics.csv").is_file() or len(rows(run)) < KILLED_AFTER:
-            assert process.poll() is None and time.monotonic() < deadline, process.stderr
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    assert len(rows(run)) < EPOCHS
-
-
 @pytest.mark.parametrize(
-    "model", ["--model cgrnn --latents sample", "--model rnn-rbm --persistent true"]
+    ("model", "place"),
+    [
+        ("--model cgrnn --latents sample", "training_step"),
+        ("--model rnn-rbm --persistent true", "on_save_checkpoint"),
+    ],
 )
 def test_killed_and_resumed_is_as_never_killed(
-    command: Command, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+    command: Command,
+    music: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    place: str,
 ) -> None:
     words = [*model.split(), *SMALL, "--data", str(music), "--dropout", "0.3"]
     words += ["--max-epochs", str(EPOCHS), "--validate-every", "7", "--patience", "99"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert command("train", *words, "-o", whole).code == 0
-    train_and_kill(words, killed)
-    assert not same(saved(whole)["state_dict"], saved(killed)["state_dict"])
+    killed(["train", *words, "-o", str(broken)], KILLED_AFTER, place)
+    assert saved(broken)["epoch"] == KILLED_AFTER - 1
+    assert len(rows(broken)) == KILLED_AFTER + (place == "on_save_checkpoint")
+    assert not same(saved(whole)["state_dict"], saved(broken)["state_dict"])
     monkeypatch.chdir(tmp_path)
-    outcome = command("train", "-o", "killed", "--resume")
+    outcome = command("train", "-o", "broken", "--resume")
     assert outcome.code == 0, outcome.err
-    assert saved(whole)["epoch"] == saved(killed)["epoch"] == EPOCHS - 1
-    assert same(saved(whole)["state_dict"], saved(killed)["state_dict"])
+    assert saved(whole)["epoch"] == saved(broken)["epoch"] == EPOCHS - 1
+    assert same(saved(whole)["state_dict"], saved(broken)["state_dict"])
     if "persistent" in model:
         frames = saved(whole)["state_dict"]["chains"]
         assert frames.shape[1] == 6 and set(frames.unique().tolist()) == {0, 1}
-    assert same(saved(whole, "best")["state_dict"], saved(killed, "best")["state_dict"])
-    assert rows(whole) == rows(killed)
-    assert [row["epoch"] for row in rows(killed)] == [str(n + 1) for n in range(EPOCHS)]
+    assert same(saved(whole, "best")["state_dict"], saved(broken, "best")["state_dict"])
+    assert rows(whole) == rows(broken)
+    assert [row["epoch"] for row in rows(broken)] == [str(n + 1) for n in range(EPOCHS)]
 
 
 def test_killed_before_the_first_checkpoint_begins_anew(
@@ -186,3 +184,74 @@ def test_double_precision(command: Command, music: Path, tmp_path: Path) -> None
     score = ("--chains", 3, "--levels", 4, "--samples", 1)
     outcome = command("evaluate", tmp_path / "run", *score)
     assert outcome.code == 0, outcome.err
+
+
+ARITHMETIC = """
+import sys
+from pathlib import Path
+from cgrnn import arithmetic
+from cgrnn.cli import main
+
+arithmetic.CPUINFO, folder = Path(sys.argv[1]) / "cpuinfo", Path(sys.argv[1])
+
+def train(run, vendor, *more):
+    arithmetic.CPUINFO.write_text(f"vendor_id\\t: {vendor}\\n")
+    assert main(["train", *sys.argv[2:], "-o", str(folder / run), *more]) == 0
+
+train("whole", "AuthenticAMD", "--max-epochs", "4")
+train("other", "GenuineIntel", "--max-epochs", "4")
+train("broken", "AuthenticAMD", "--max-epochs", "2")
+train("broken", "GenuineIntel", "--max-epochs", "4", "--resume")
+"""
+
+
+def test_a_resumed_run_multiplies_as_before(music: Path, tmp_path: Path) -> None:
+    """On a machine that would by itself take the other library. Short sums are the same in both."""
+    words = ["--model", "rnn", "--data", str(music), "--recurrent-dim", "600"]
+    words += ["--schedule", "constant", "--validate-every", "2", "--accelerator", "cpu"]
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}  # it rounds with more
+    argv = [sys.executable, "-c", ARITHMETIC, str(tmp_path), *words]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "note:" not in done.stderr
+    whole, other, broken = (saved(tmp_path / name) for name in ("whole", "other", "broken"))
+    assert whole["cgrnn"]["arithmetic"] == broken["cgrnn"]["arithmetic"]
+    assert same(whole["state_dict"], broken["state_dict"])
+    if whole["cgrnn"]["arithmetic"]["matmul"] != "oneDNN":
+        pytest.skip("oneDNN is not to be had here")
+    assert other["cgrnn"]["arithmetic"]["matmul"] == "MKL"
+    assert not same(whole["state_dict"], other["state_dict"])
+
+
+def test_what_a_machine_cannot_keep_is_told(
+    command: Command, small_run: Path, tmp_path: Path
+) -> None:
+    run, own = tmp_path / "run", use_fast_products()
+    shutil.copytree(small_run, run)
+    content = saved(run)
+    assert content["cgrnn"]["arithmetic"] == own
+    content["cgrnn"]["arithmetic"] = {"matmul": "another", "threads": own["threads"] + 1}
+    torch.save(content, run / "checkpoints" / "last.ckpt")
+    outcome = command("train", "-o", run, "--resume", "--max-epochs", 3)
+    assert outcome.code == 0
+    first, second = (line for line in outcome.err.splitlines() if line.startswith("note:"))
+    assert "multiplied by another so far" in first
+    assert second.endswith(f"unless you set OMP_NUM_THREADS={own['threads'] + 1}")
+    content = saved(run)
+    assert content["cgrnn"]["arithmetic"] == own
+
+
+def test_a_run_without_a_record_of_its_arithmetic_goes_on(
+    command: Command, small_run: Path, tmp_path: Path
+) -> None:
+    """As those have none that were begun before there was one."""
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    for name in ("best", "last"):
+        content = saved(run, name)
+        del content["cgrnn"]["arithmetic"]
+        torch.save(content, run / "checkpoints" / f"{name}.ckpt")
+    cgrnn.load(run)
+    outcome = command("train", "-o", run, "--resume", "--max-epochs", 3)
+    assert outcome.code == 0 and "note:" not in outcome.err
+    assert saved(run)["cgrnn"]["arithmetic"] == use_fast_products()
