@@ -151,7 +151,7 @@ def harvest(
             it refuses, dies of or hangs on goes to the next.
         its_files: from `files.find`.
         request: goes with each content; its ``repr`` tells requests apart.
-        seconds: time limit for a file and a task.
+        seconds: of processor time that a task may take for a file.
         progress: called with (done, total, skipped) after each file.
 
     Raises:

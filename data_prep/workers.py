@@ -2,7 +2,8 @@
 
 A process pool of the standard library loses every pending item when one process dies, has no time
 limit for an item, and with the spawn method runs the caller's script again. Hence this: plain
-interpreters, each with one pipe and one item at a time (POSIX only).
+interpreters, each with one pipe and one item at a time (POSIX only). The limit is one of processor
+time, so that what is read does not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,8 +25,10 @@ from typing import Any
 
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    "from data_prep.workers import serve; serve(int(sys.argv[2]), sys.argv[3])"
+    "from data_prep.workers import serve; serve(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))"
 )
+# An item that only waits uses none of its limit: by the clock it has so many times as long.
+_WAITING = 20
 
 
 @dataclass
@@ -43,7 +47,8 @@ def run(
         task: 'module:function'; the function takes one item and returns its result. Both must
             pickle.
         items: what to apply it to; taken as they are needed.
-        seconds: time limit for an item.
+        seconds: of processor time that an item may take. One that waits for something has 20
+            times as long by the clock.
         processes: at most as many at once; None means one for each processor.
 
     Yields:
@@ -88,9 +93,10 @@ class _Worker:
 
     def _launch(self) -> None:
         self.pipe, theirs = Pipe()
+        words = [str(theirs.fileno()), self.task, str(self.seconds)]
         # What readers print belongs to neither stdout, which machines read, nor the progress bar.
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(theirs.fileno()), self.task],
+            [sys.executable, "-c", _CHILD, json.dumps(sys.path), *words],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -101,18 +107,20 @@ class _Worker:
     def start(self, item: tuple[int, Any]) -> None:
         """Begin with an item, given with its index."""
         self.index, content = item
-        self.deadline = time.monotonic() + self.seconds
+        self.deadline = time.monotonic() + _WAITING * self.seconds
         with contextlib.suppress(ConnectionError):  # `result` will say that the process died
             self.pipe.send(content)
 
     def result(self, ready: bool) -> Any:
         """The result of the item; a process that cannot give one is replaced."""
+        reason = f"took longer than {self.seconds:g} s"
         try:
             if ready:
                 return self.pipe.recv()
-            reason = f"took longer than {self.seconds:g} s"
         except (EOFError, ConnectionError):
-            reason = f"the reader died (exit status {self.process.wait()})"
+            status = self.process.wait()
+            if status != -signal.SIGPROF:
+                reason = f"the reader died (exit status {status})"
         self.stop()
         self._launch()
         return Failed(reason)
@@ -123,18 +131,21 @@ class _Worker:
         self.process.wait()
 
 
-def serve(descriptor: int, task: str) -> None:
+def serve(descriptor: int, task: str, seconds: float) -> None:
     """What a child does: items in, results out, until the parent closes the pipe."""
     pipe = Connection(descriptor)
     module, _, name = task.partition(":")
     function = getattr(importlib.import_module(module), name)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process, whatever it is at
     while True:
         try:
             item = pipe.recv()
         except EOFError:
             return
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             result = function(item)
         except Exception as error:
             result = Failed(" ".join(f"{error}".split())[:200] or type(error).__name__)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         pipe.send(result)

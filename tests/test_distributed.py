@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import SMALL, write_music
+from conftest import PATIENCE, SMALL, write_music
 
 from cgrnn.cli import main
 
@@ -109,7 +109,7 @@ def together(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Together:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
         try:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=PATIENCE)
         finally:
             process.terminate()  # it ends its processes, where they wait for each other
     return Together(folder, process.returncode, out, err)
