@@ -20,6 +20,7 @@ from typing import Any
 from cgrnn.models import MODELS
 from cgrnn.settings import MARKS
 from data_prep import store
+from evaluation.comparison import Value, form_with, written
 
 HEAD = (
     "| model | test nats per frame | per sequence | kind | prediction | reconstruction "
@@ -57,11 +58,11 @@ def row(found: dict[str, Any]) -> str:
     scores, hits = found["log_likelihood"], found.get("accuracy") or found["rmse"]
     form = "{:.1%}" if "accuracy" in found else "{:.3f}"
     mark = MARKS[scores["kind"]]
-    error = f" ± {scores['stderr']:.3f}" if scores["stderr"] else ""
+    per_frame = Value(scores["per_frame"], scores["stderr"], mark)
     cells = [
         f"`{found['model']}`",
-        f"{mark} {scores['per_frame']:.2f}{error}",
-        f"{mark} {scores['per_sequence']:.2f}",
+        written(per_frame, ".2f"),
+        written(Value(scores["per_sequence"], mark=mark), form_with(scores["stderr"], ".2f")),
         scores["kind"],
         form.format(hits["prediction"]),
         form.format(hits["reconstruction"]),

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from cgrnn import units
 from cgrnn.settings import MARKS
 
 COLUMNS = (
@@ -44,7 +45,7 @@ class History(pl.Callback):
 
     @property
     def best(self) -> float | None:
-        """Best validation log-likelihood so far, nats a frame."""
+        """Best validation log-likelihood so far, nats a frame as the model sees it."""
         scores = [row["valid_log_likelihood"] for row in self._validated]
         return max(scores, default=None)
 
@@ -79,9 +80,9 @@ class History(pl.Callback):
             return
         self._write()
         if validated:
-            self.say(self._line())
+            self.say(self._line(units.frame(*module.normalisation)))  # type: ignore[misc]
 
-    def _line(self) -> str:
+    def _line(self, frame: str) -> str:
         row = self.rows[-1]
         spread = row.get("valid_log_weight_std")
         quality = MARKS[self.kind]
@@ -96,7 +97,7 @@ class History(pl.Callback):
             quality += f"; ≤ on {missed:.0%} of the frames, where it misses a mode that is proven"
         line = (
             f"epoch {row['epoch']:4.0f}  {row['seconds'] / 60:5.1f} min  validation "
-            f"{row['valid_log_likelihood']:.3f} nats a frame ({quality})"
+            f"{row['valid_log_likelihood']:.3f} nats a {frame} ({quality})"
         )
         astray = row.get("valid_astray", 0.0)
         if astray > ASTRAY_ALLOWED:

@@ -208,7 +208,7 @@ def reverse_log_partition(
         `log Ẑ = -log mean exp(-log w)`.
     `1/Ẑ` is unbiased for `1/Z`, so that `log Ẑ` is high on average: with `log_partition` it
     brackets the truth. This holds for exact draws; draws of chains that have not mixed give no
-    bound.
+    bound. `stderr` is the noise of the draws and holds nothing of how high `log Ẑ` is on average.
 
     Source: Burda, Grosse & Salakhutdinov 2015; Grosse, Ghahramani & Adams 2015.
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cgrnn import units
 from cgrnn.settings import MARKS
 
 AHEAD = 8  # frames ahead of the recursive column
@@ -33,7 +35,8 @@ class Column(NamedTuple):
     """A figure that every run of a group may have.
 
     Attributes:
-        title: what heads the column, `{measure}` being the group's.
+        title: what heads the column, `{measure}` and `{frame}` (what nats are counted by) being the
+            group's.
         find: takes an evaluation, gives its figure or None.
         form: how it is written.
         better: +1 where higher is better, -1 where lower is, 0 where neither; None for "as the
@@ -56,6 +59,11 @@ def _likelihood(average: str) -> Callable[[Mapping[str, Any]], Value]:
 
 def measure_of(found: Mapping[str, Any]) -> str:
     return "accuracy" if "accuracy" in found else "rmse"
+
+
+def normalisation(found: Mapping[str, Any]) -> tuple[float, float]:
+    """`mean` and `std` by which the model's frames were normalised; 0 and 1 where they were not."""
+    return float(found["data"]["mean"]), float(found["data"]["std"])
 
 
 def _protocol(name: str) -> Callable[[Mapping[str, Any]], Value | None]:
@@ -81,8 +89,8 @@ def _parameters(found: Mapping[str, Any]) -> Value | None:
 
 
 COLUMNS = {
-    "likelihood": Column("nats per frame", _likelihood("per_frame"), ".2f", 1),
-    "per-sequence": Column("nats per sequence", _likelihood("per_sequence"), ".2f", 1),
+    "likelihood": Column("nats per {frame}", _likelihood("per_frame"), ".2f", 1),
+    "per-sequence": Column("nats per {frame}, by sequence", _likelihood("per_sequence"), ".2f", 1),
     "prediction": Column("{measure}, prediction", _protocol("prediction"), "", None),
     "recursive": Column(f"{{measure}}, {AHEAD} frames ahead", _recursive, "", None),
     "reconstruction": Column("{measure}, reconstruction", _protocol("reconstruction"), "", None),
@@ -214,7 +222,8 @@ def compare(runs: Sequence[Evaluated], columns: Sequence[str] = tuple(COLUMNS)) 
     for group in groups.values():
         measure = measure_of(group[0].found)
         settings.append(group[0].setting)
-        titles.append([COLUMNS[name].title.format(measure=MEASURES[measure]) for name in columns])
+        named = {"measure": MEASURES[measure], "frame": units.frame(*normalisation(group[0].found))}
+        titles.append([COLUMNS[name].title.format(**named) for name in columns])
         for name in columns:
             cells = _column(COLUMNS[name], group, measure)
             by_name = {names[id(one)]: cell for one, cell in zip(group, cells, strict=True)}
@@ -264,18 +273,45 @@ def _leads(value: Value, others: Sequence[Value | None], better: int, form: str)
 
 
 def written(value: Value, form: str) -> str:
-    """A figure with its mark and, where it has one, its error.
+    """A figure with its mark and, where it has one, its error, both to the same decimals.
+
+    They are those of `form_with`. An error that they round to nothing is "<" their last digit.
 
     Example:
         >>> written(Value(-5.812, 0.02, "≈"), ".2f")
         '≈ −5.81 ± 0.02'
+        >>> written(Value(-10.8312, 0.0003, "≥"), ".2f")
+        '≥ −10.83 ± <0.01'
+        >>> written(Value(-498.12, 3.27, "≥"), ".2f")
+        '≥ −498.1 ± 3.3'
+        >>> written(Value(0.217, 0.123), ".1%")
+        '22% ± 12%'
     """
+    form = form_with(value.stderr, form)
     text = format(value.value, form).replace("-", "−")
     mark = f"{value.mark} " if value.mark else ""
     error = format(value.stderr, form)
-    if not error.strip("0.%"):  # smaller than the last digit written
-        error = f"{value.stderr:.1g}"
+    if not error.strip("0.%"):
+        error = "<" + re.sub(r"0(?=%?$)", "1", error)
     return mark + text + (f" ± {error}" if value.stderr else "")
+
+
+def form_with(stderr: float, form: str) -> str:
+    """A form with decimals for two digits of a standard error, and no more than it had.
+
+    Args:
+        stderr: standard error of the figure; 0 leaves the form as it is.
+        form: format specification such as ".2f" or ".1%".
+
+    Example:
+        >>> form_with(0.02, ".2f"), form_with(0.3, ".2f"), form_with(12.0, ".2f")
+        ('.2f', '.2f', '.0f')
+    """
+    if not 0 < stderr < math.inf:
+        return form
+    most, kind = int(form[-2]), form[-1]
+    digits = f"{100 * stderr if kind == '%' else stderr:.1e}"  # as 3.3e+00
+    return f"{form[:-2]}{max(0, min(most, 1 - int(digits.split('e')[1])))}{kind}"
 
 
 def _warnings(found: Mapping[str, Any]) -> list[str]:
@@ -287,11 +323,16 @@ def _notes(group: Sequence[Evaluated], names: Mapping[int, str]) -> list[str]:
     notes = [
         f"{names[id(one)]} ({setting}): {text}" for one in group for text in _warnings(one.found)
     ]
+    mean, std = normalisation(group[0].found)
+    if units.normalised(mean, std):
+        known = (one.found["log_likelihood"].get("nats_to_file_units") for one in group)
+        number = next((number for number in known if number is not None), None)
+        notes.append(f"{setting}: {units.conversion(std, number)}; RMSE in units of std {std:.4g}.")
     kinds = {names[id(one)]: one.found["log_likelihood"]["kind"] for one in group}
     bounds = [name for name, kind in kinds.items() if kind == "lower bound"]
     if bounds and len(group) > 1:
         notes.append(
             f"{setting}: ≥ are lower bounds ({', '.join(bounds)}); these likelihoods may be higher "
-            "than the table says."
+            "than the table says, by more than ±: that is the noise of the bound alone."
         )
     return notes

@@ -17,7 +17,7 @@ Sequences = Iterable[np.ndarray]
 
 @dataclass(frozen=True)
 class Floor:
-    """Exact test log-likelihood of a counted model, in nats."""
+    """Exact test log-likelihood of a counted model, in nats of the frames that it was given."""
 
     name: str
     per_frame: float

@@ -238,7 +238,10 @@ def energies(
         return Energies(score().numpy(), None, "exact", "")
     drawn = torch.stack([score() for _ in range(paths)])
     error = drawn.std(0) / paths**0.5
-    how = f"The bound is of the sum over frames; mean of {paths} draws; bands: a standard error"
+    how = (
+        f"The bound is of the sum over frames; mean of {paths} draws; bands: a standard error of "
+        "that mean, without the gap from the bound up to the likelihood"
+    )
     return Energies(drawn.mean(0).numpy(), error.numpy(), model.likelihood_kind, how)
 
 

@@ -21,12 +21,13 @@ from samplers import particles
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Log-likelihood of a split in nats.
+    """Log-likelihood of a split in nats, of the frames as its batches give them (`cgrnn.units`).
 
     Attributes:
         per_frame: sum over all frames by the number of frames.
         per_sequence: mean over sequences of each sequence's average per frame.
-        stderr: standard error of `per_frame`, 0 when exact.
+        stderr: standard error of `per_frame`, 0 when exact: Monte-Carlo noise on this split, which
+            is not all that may be wrong; see `stderr_covers`.
         kind: "exact", "estimate" or "lower bound"; "upper bound" where the estimate was above what
             is proven, which then stands in its place.
         estimator: how partition functions were found.
@@ -82,6 +83,20 @@ class Likelihood:
             warnings=[refuted, *self.warnings],
         )
 
+    @property
+    def stderr_covers(self) -> str:
+        """What `stderr` holds and what it leaves out."""
+        annealed = self.chains is not None
+        return {
+            "exact": "nothing to cover: the figure is exact",
+            "estimate": "Monte-Carlo noise of log Z; not the bias of annealing, of which drift and "
+            "reverse_gap tell",
+            "lower bound": "Monte-Carlo noise of "
+            + ("log Z and of the draws of the latents; not " if annealed else "the bound; not ")
+            + "the gap from the bound up to the likelihood",
+            "upper bound": "nothing to cover: proven, not estimated",
+        }[self.kind]
+
 
 REPEATS = 2
 
@@ -136,7 +151,13 @@ def by_paths(
 ) -> Likelihood:
     """Lower bounds of the log-likelihood by paths of latents (`samplers.particles`).
 
-    Each is an average of two, whose differences give its error.
+    Formula: with the mean `ŵ` of the weights of the paths of a sequence, `E ŵ = p(v)`, so that
+        `E log ŵ ≤ log p(v)` by Jensen's inequality; the gap is about `½ Var(ŵ) / p(v)²` where that
+        is small.
+
+    Each is an average of two, whose differences give its error: `stderr` is the noise of the draws
+    and holds nothing of the gap. `bounds` tells of it: the gap of one path is no smaller than the
+    rise from one path to many.
 
     Args:
         model: in evaluation mode.

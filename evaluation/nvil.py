@@ -50,10 +50,12 @@ def log_partition(
     averages, which gives about the mean of `log w`, a bound from below.
 
     What to trust. The expectation is a bound; its estimate is low on average, by about `stderr²`
-    where `ess` is large and by any amount where few squared weights carry it. Where `collapsed`,
-    the figure may be below `log Z` and its error is understated. No error tells of a mode where the
-    proposal never draws: cheap chains look for such modes (`evaluation.modes`), and where the
-    states that they find prove `log Z` higher, what is proven stands in the figure's place.
+    where `ess` is large and by any amount where few squared weights carry it. `stderr` is the noise
+    of the draws and holds nothing of the distance from the bound down to `log Z`. Where
+    `collapsed`, the figure may be below `log Z` and its error is understated. No error tells of a
+    mode where the proposal never draws: cheap chains look for such modes (`evaluation.modes`), and
+    where the states that they find prove `log Z` higher, what is proven stands in the figure's
+    place, with an infinite error.
 
     What to expect of a trained proposal. On random densities of 8 units and 6 hidden ones with
     weights N(0, 0.5²) the bound lies 0.00 to 0.07 nat above `log Z` on average, by the type, and

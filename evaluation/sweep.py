@@ -20,7 +20,7 @@ from evaluation.figures import style
 
 Run = Mapping[str, Any]
 """A point of the grid: `options` that were varied, `run` (where), `state` "complete" or "failed".
-Of a complete one: `valid` (nats a frame), its `kind` and, by annealed importance sampling, the
+Of a complete one: `valid` (nats a `frame`), its `kind` and, by annealed importance sampling, the
 `spread` of the log-weights; `best_epoch`, `epochs`, `seconds`, `parameters`, `fingerprint` (of its
 data). Of a failed one: `reason`."""
 
@@ -29,8 +29,8 @@ KINDS = {
     "estimate": "≈: short annealed importance sampling",
     "lower bound": "≥: lower bound by one path of latents, or few",
 }
-_COLUMNS = ("parameters", "valid", "kind", "spread", "best_epoch", "epochs", "seconds")
-_HEADS = ("parameters", "validation, nats a frame", "best epoch", "epochs", "seconds")
+_COLUMNS = ("parameters", "valid", "frame", "kind", "spread", "best_epoch", "epochs", "seconds")
+_HEADS = ("parameters", "validation, nats a {frame}", "best epoch", "epochs", "seconds")
 _FILES = ("data", "config")  # options that name one
 _WIDE = 3  # heat maps side by side
 
@@ -91,13 +91,18 @@ def _data_differ(runs: Sequence[Run]) -> bool:
     return len({run["fingerprint"] for run in _complete(runs)}) > 1
 
 
+def _frame(runs: Sequence[Run]) -> str:
+    """What nats are counted by (`cgrnn.units.frame`); points of earlier versions do not say."""
+    return " or ".join(sorted({run.get("frame") or "frame" for run in _complete(runs)})) or "frame"
+
+
 def notes(runs: Sequence[Run]) -> list[str]:
     """What must be known before the figures of a table are compared."""
     from cgrnn.history import SPREAD_ALLOWED
 
     complete = _complete(runs)
     kinds = [kind for kind in KINDS if any(run["kind"] == kind for run in complete)]
-    lines = ["Log-likelihoods of the validation split in nats a frame, higher is better; "]
+    lines = [f"Validation log-likelihoods in nats a {_frame(runs)}, higher is better; "]
     lines[0] += "; ".join(KINDS[kind] for kind in kinds) + "."
     if len(kinds) > 1:
         lines.append("Kinds differ: a bound is low, and an estimate is high on average.")
@@ -118,7 +123,7 @@ def _label(run: Run, form: str = ".3f") -> str:
 
 def cells(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
     """Rows of text, the head first: a row a point, its options and what came of it."""
-    rows = [[*names, *_HEADS]]
+    rows = [[*names, *(head.format(frame=_frame(runs)) for head in _HEADS)]]
     for run in ranked(runs):
         options = [_shown(name, run["options"][name]) for name in names]
         if run["state"] == "complete":
@@ -157,7 +162,7 @@ def comma_separated(runs: Sequence[Run], names: Sequence[str]) -> str:
     writer.writerow([*names, *_COLUMNS, "run", "state", "reason"])
     for run in ranked(runs):
         options = [word(run["options"][name]) for name in names]
-        found = [run[name] for name in (*_COLUMNS, "run", "state", "reason")]
+        found = [run.get(name) for name in (*_COLUMNS, "run", "state", "reason")]
         writer.writerow([*options, *found])
     return file.getvalue()
 
@@ -247,7 +252,7 @@ def _line(axis: Axes, runs: Sequence[Run], name: str) -> None:
     axis.set_xticks(places, [_shown(name, value) for value in options])
     axis.minorticks_off()
     axis.margins(0.08, 0.15)
-    axis.set(xlabel=name, ylabel="nats a frame")
+    axis.set(xlabel=name, ylabel=f"nats a {_frame(runs)}")
     axis.grid(visible=True)
 
 
@@ -275,7 +280,7 @@ def _maps(runs: Sequence[Run], names: Sequence[str]) -> Figure:
         axis.set_title(title({name: values(runs, name)[n] for name, n in chosen}))
     for axis in axes[len(choices) :]:
         axis.set_visible(False)
-    style.scale(drawn, axes[0].images[0], list(axes[: len(choices)]), "nats a frame")
+    style.scale(drawn, axes[0].images[0], list(axes[: len(choices)]), f"nats a {_frame(runs)}")
     return drawn
 
 

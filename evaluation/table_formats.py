@@ -6,12 +6,14 @@ import csv
 import io
 from collections.abc import Sequence
 
-from evaluation.comparison import MEASURES, Evaluated, Table, measure_of
+from cgrnn import units
+from evaluation.comparison import MEASURES, Evaluated, Table, measure_of, normalisation
 
 _LATEX = {"≈": r"$\approx$", "≥": r"$\geq$", "=": "$=$", "±": r"$\pm$", "−": "$-$", "–": "--"}
-_LATEX |= {char: "\\" + char for char in "%_&#"}
+_LATEX |= {"<": "$<$", **{char: "\\" + char for char in "%_&#"}}
 
 _SCORES = ("per_frame", "per_sequence", "stderr", "kind", "estimator", "first_frame_scored")
+_TOLD = ("nats_to_file_units", "stderr_covers")  # not by files of earlier versions
 
 
 def terminal(table: Table) -> str:
@@ -59,7 +61,10 @@ def legend(table: Table, best: str) -> list[str]:
     """What the signs mean, and the notes."""
     return [
         f"{best}: leads its column by more than twice the standard error of the difference. "
-        "= exact, ≈ estimate, ≥ lower bound; ± one standard error. Log-likelihoods in nats.",
+        "= exact, ≈ estimate, ≥ lower bound; ± one standard error: of likelihoods "
+        "Monte-Carlo noise, without the bias of an estimate and the gap of a bound to the "
+        "likelihood; of other figures their spread over sequences. By sequence: the mean of each "
+        "sequence's average per frame, with the error of the average over frames.",
         *table.notes,
     ]
 
@@ -109,6 +114,8 @@ def spreadsheet(runs: Sequence[Evaluated]) -> str:
                 "fingerprint": found["data"]["fingerprint"],
                 "split": found["split"],
                 **{name: scores[name] for name in _SCORES},
+                "unit": units.unit(*normalisation(found)),
+                **{name: scores.get(name) for name in _TOLD},
                 "measure": MEASURES[measure],
                 **found[measure],
             }

@@ -127,7 +127,7 @@ def render(result: dict[str, Any]) -> str:
     found = result["evaluations"]
     lines = [
         f"\nTest split: {found[0]['sequences']} chorales, {found[0]['frames']} frames. "
-        "Log-likelihood in nats, higher is better.",
+        f"Log-likelihood in {found[0]['log_likelihood']['unit']}, higher is better.",
         table(found).rstrip(),
         *(f"WARNING: {text}" for one in found for text in one["log_likelihood"]["warnings"]),
         "This is a small demonstration, trained for minutes: the same command with more time, "

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
+from cgrnn import units
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, make
 from cgrnn.cli.progress import bar
 from cgrnn.cli.runs import SWEEPS_HELP, folder_of, make_folder, normalisation, read_data
 from cgrnn.settings import AT_LEAST_ONE, AT_LEAST_TWO, MARKS, POSITIVE
+from evaluation.comparison import COLUMNS, Value, form_with, written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 STEPS_SHOWN = (1, 4, 16, 32)
 # Sequences that are continued side by side: the more, the less a step costs each.
 CONTINUED = 64
+NATS = COLUMNS["likelihood"].form
 # Does not tell one evaluation from another: where things lie, and how the result is shown.
 _PLACES = ("run_directory", "data", "json")
 _ROWS = {
@@ -44,7 +47,8 @@ _ROWS = {
 def parser(argv: Sequence[str]) -> Parser:
     result = make(
         "evaluate",
-        "Log-likelihood in nats, under both averages, beside floors fitted on the training split; "
+        "Log-likelihood in nats (of normalised frames, (v - mean)/std, where they are continuous), "
+        "under both averages, beside floors fitted on the training split; "
         "accuracy or error of frames one step ahead, k steps ahead on the model's own output, and "
         "reconstructed. Writes evaluation.json into the run. Interrupted, it keeps what is "
         "finished, and the same command goes on; `torchrun --nproc-per-node N -m cgrnn evaluate …` "
@@ -157,7 +161,12 @@ def _measured(trained: Run, data: Dataset, options: Any, blocks: Blocks) -> dict
         "split": options.split,
         "sequences": len(split.lengths),
         "frames": len(split.frames),
-        "log_likelihood": asdict(found),
+        "log_likelihood": {
+            **asdict(found),
+            "stderr_covers": found.stderr_covers,
+            "unit": units.unit(mean, std),
+            "nats_to_file_units": units.to_file_units(model.visible_dim, std),
+        },
         **accuracy.measures(model, usual, options.samples, blocks),
         "recursive": ahead.plain(),
         "chains": _mixing(model, usual, blocks),
@@ -281,7 +290,7 @@ def _floors(
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Models evaluated on the same split, above the floors."""
     head = (
-        f"{'':<23} {'per frame':>16} {'per sequence':>13}  {'kind':<12}"
+        f"{'':<23} {'per frame':>18} {'per sequence':>13}  {'kind':<12}"
         f"{'prediction':>11} {'reconstruction':>15}"
     )
     lines = [head]
@@ -290,19 +299,21 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         found, form = result.get("accuracy"), ".1%"
         if found is None:
             found, form = result["rmse"], ".3f"
-        error = f" ± {scores['stderr']:.2f}" if scores["stderr"] else ""
         lines.append(
-            _row(result["model"], MARKS[scores["kind"]], scores, error)
+            _row(result["model"], scores)
             + f"  {scores['kind']:<12}{format(found['prediction'], form):>11}"
             + f" {format(found['reconstruction'], form):>15}"
         )
-    lines += [_row(floor["name"], "=", floor, "") + "  exact" for floor in results[0]["floors"]]
+    exact = {"stderr": 0.0, "kind": "exact"}
+    lines += [_row(floor["name"], exact | floor) + "  exact" for floor in results[0]["floors"]]
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, mark: str, scores: dict[str, Any], error: str) -> str:
-    per_frame = f"{mark}{scores['per_frame']:.2f}{error}"
-    return f"{name:<23} {per_frame:>16} {mark + format(scores['per_sequence'], '.2f'):>13}"
+def _row(name: str, scores: dict[str, Any]) -> str:
+    mark, form = MARKS[scores["kind"]], form_with(scores["stderr"], NATS)
+    per_frame = written(Value(scores["per_frame"], scores["stderr"], mark), NATS)
+    per_sequence = written(Value(scores["per_sequence"], mark=mark), form)
+    return f"{name:<23} {per_frame:>18} {per_sequence:>13}"
 
 
 def _protocols(result: dict[str, Any]) -> str:
@@ -339,12 +350,18 @@ def render(result: dict[str, Any]) -> str:
     told = "scored" if scores["first_frame_scored"] else "told"
     lines = [
         f"{result['split']} split: {result['sequences']} sequences, {result['frames']} frames; "
-        f"log-likelihood in nats, first frames {told}; {measure}",
+        f"log-likelihood in {scores['unit']}, first frames {told}; {measure}",
         table([result]).rstrip(),
         _protocols(result),
     ]
+    if units.normalised(*normalisation(result["data"])):
+        lines.append(units.conversion(result["data"]["std"], scores["nats_to_file_units"]))
+    if scores["stderr"]:
+        lines.append(f"± covers {scores['stderr_covers']}")
     if scores["bounds"]:
-        named = ", ".join(f"{name} {value:.3f}" for name, value in scores["bounds"].items())
+        form = form_with(scores["stderr"], NATS)
+        bounds = {name: written(Value(x), form) for name, x in scores["bounds"].items()}
+        named = ", ".join(f"{name} {text}" for name, text in bounds.items())
         lines.append(f"lower bounds per frame: {named}; quoted: {scores['estimator']}")
     if scores["chains"]:
         gap = scores["reverse_gap"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cgrnn import units
 from cgrnn.cli import plot_files
 from cgrnn.cli.parsing import Parser, make
 from cgrnn.cli.progress import bar
@@ -93,6 +94,15 @@ class _Case(NamedTuple):
         """The run's name, and its model where that is another."""
         model = self.run.model.name
         return model if self.name == model else f"{self.name} ({model})"
+
+    @property
+    def unit(self) -> str:
+        """A sentence on nats for a caption, where frames are normalised."""
+        mean, std = normalisation(self.run.data)
+        if not units.normalised(mean, std):
+            return ""
+        number = units.to_file_units(self.run.model.visible_dim, std)
+        return f" Log-likelihoods in {units.conversion(std, number)}."
 
     def draw(self, frames: Any) -> Track:
         """A track of frames that the model made, as in the data set."""
@@ -282,7 +292,8 @@ def _energy(options: Any) -> Figure:
         found.log_z,
         found.log_z_stderr,
         found.kind,
-        f"{case.title}, test sequence {options.index}. {found.how}".rstrip(". ") + ".",
+        units.frame(*normalisation(case.run.data)),
+        f"{case.title}, test sequence {options.index}. {found.how}".rstrip(". ") + "." + case.unit,
     )
 
 
@@ -311,7 +322,8 @@ def _weights(options: Any) -> Figure:
         [case.track.name(number) for number in chosen],
         f"{case.title}, test sequence {options.index}: annealed importance sampling of log Z, "
         f"{inside.WEIGHT_CHAINS} chains × {inside.WEIGHT_LEVELS} levels along two paths. Where one "
-        "path misses a mode, its weights lie far below and are left out of log Ẑ.",
+        "path misses a mode, its weights lie far below and are left out of log Ẑ."
+        + (" Frames are normalised, (v − mean)/std." if case.unit else ""),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgrnn.cli.runs import folder_of
+from cgrnn.cli.runs import folder_of, normalisation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,16 +27,18 @@ PANELS = {
 
 def curves(named: Named) -> Figure:
     """Validation likelihood and loss, from `metrics.csv`."""
+    from cgrnn import checkpoint, units
     from cgrnn.models import MODELS
     from evaluation import figures
 
-    rows, losses = {}, {}
+    rows, losses, seen = {}, {}, set()
     for name, path in named:
         folder = folder_of(path)
         rows[name] = _metrics(folder)
-        kind = MODELS[_model_name(folder)]().likelihood_kind
-        losses[name] = figures.LOSSES[kind]
-    return figures.curves(rows, losses)
+        head = checkpoint.read(checkpoint.find(folder))["cgrnn"]
+        losses[name] = figures.LOSSES[MODELS[head["model"]]().likelihood_kind]
+        seen.add(units.frame(*normalisation(head["data"])))
+    return figures.curves(rows, losses, " or ".join(sorted(seen)))
 
 
 def _metrics(folder: Path) -> list[dict[str, float]]:
@@ -51,13 +53,6 @@ def _metrics(folder: Path) -> list[dict[str, float]]:
             ]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: not the metrics of a run ({error}); train again") from error
-
-
-def _model_name(folder: Path) -> str:
-    from cgrnn import checkpoint
-
-    name: str = checkpoint.read(checkpoint.find(folder))["cgrnn"]["model"]
-    return name
 
 
 def recursive(named: Named) -> Figure:

@@ -257,19 +257,27 @@ def _typed(words: Sequence[str]) -> str:
 
 def _facts(one: Evaluated) -> list[tuple[str, str]]:
     """What a reader asks first of a run."""
+    from cgrnn import units
     from cgrnn.models import MODELS
+    from evaluation.comparison import COLUMNS, Value, form_with, normalisation, written
 
     found, scores = one.found, one.found["log_likelihood"]
     about = " ".join((MODELS[found["model"]].__doc__ or "").split()).split(". ")[0]
     facts = [
         ("model", f"{found['model']}: {about}"),
         ("run", f"{one.run}, epoch {found['epoch']}, {found['parameters']:,} parameters"),
-        ("likelihood", f"{scores['kind']}, by {scores['estimator']}"),
+        (
+            "likelihood",
+            f"{scores['kind']}, by {scores['estimator']}; {units.unit(*normalisation(found))}",
+        ),
         ("measured by", found["command"]),
     ]
+    if scores["stderr"] and "stderr_covers" in scores:
+        facts.append(("± covers", scores["stderr_covers"]))
     if scores["bounds"]:
-        bounds = (f"{name} {value:.3f}" for name, value in scores["bounds"].items())
-        facts.append(("lower bounds", ", ".join(bounds)))
+        form = form_with(scores["stderr"], COLUMNS["likelihood"].form)
+        bounds = (f"{name} {written(Value(x), form)}" for name, x in scores["bounds"].items())
+        facts.append(("lower bounds", ", ".join(bounds) + " per frame"))
     if scores["chains"]:
         effort = (
             f"{scores['chains']} chains × {scores['levels']} levels on "

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from cgrnn import units
 from cgrnn.cli import say, train
 from cgrnn.cli.parsing import Parser
-from cgrnn.cli.runs import make_folder, open_data
+from cgrnn.cli.runs import make_folder, normalisation, open_data
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +35,17 @@ DESCRIPTION = (
 # What may differ from call to call: the points would come out the same.
 MAY_CHANGE = ("config", "workers", "accelerator", "output", "resume", "json")
 MEASURED = (
-    *("valid", "kind", "spread", "best_epoch", "epochs", "seconds", "parameters", "fingerprint"),
+    *(
+        "valid",
+        "frame",
+        "kind",
+        "spread",
+        "best_epoch",
+        "epochs",
+        "seconds",
+        "parameters",
+        "fingerprint",
+    ),
 )
 FILES = ("sweep.csv", "sweep.md", "sweep.png", "sweep.pdf")
 
@@ -310,6 +321,7 @@ def _measured(run: Path) -> dict[str, Any]:
     spread = best["valid_log_weight_std"]
     return {
         "valid": float(best["valid_log_likelihood"]),
+        "frame": units.frame(*normalisation(trained.data)),
         "kind": "estimate" if spread else trained.model.likelihood_kind,
         "spread": float(spread) if spread else None,
         "best_epoch": int(best["epoch"]),

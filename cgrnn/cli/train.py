@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from cgrnn import units
 from cgrnn.cli import say
 from cgrnn.cli.parsing import Parser, add_options, make, pick
 from cgrnn.cli.runs import make_folder, normalisation, open_data
@@ -21,8 +22,9 @@ from cgrnn.settings import MODEL_OPTIONS, TrainingOptions
 SHIPPED = Path(__file__).parents[1] / "configs"
 DESCRIPTION = (
     "Train a model. The run directory gets config.yaml, checkpoints/best.ckpt and last.ckpt, "
-    "metrics.csv and TensorBoard events. Validation likelihoods are nats a frame: exact, a lower "
-    "bound by one path of latents, or by a short annealed importance sampling on fixed frames; "
+    "metrics.csv and TensorBoard events. Validation likelihoods are nats a frame (of normalised "
+    "frames, (v - mean)/std, where they are continuous): exact, a lower bound by one path of "
+    "latents, or by a short annealed importance sampling on fixed frames; "
     "`cgrnn evaluate` gives the figure to quote. `torchrun --nproc-per-node N -m cgrnn train …` "
     "shares every batch over N processes or devices, with --nnodes also over machines that see the "
     "same files."
@@ -215,7 +217,7 @@ def _train(options: Any, data: Any, folder: Path) -> dict[str, Any]:
         raise KeyboardInterrupt(f"go on with `cgrnn train -o {folder} --resume`") from end
     if rank():
         raise SystemExit(0)  # the first process alone prints
-    return {"run": str(folder), **result}
+    return {"run": str(folder), **result, "unit": units.unit(*normalisation(data.attributes))}
 
 
 def _check_devices(accelerator: str) -> None:
@@ -290,6 +292,6 @@ def render(result: dict[str, Any]) -> str:
     """What a person reads at the end."""
     return (
         f"{result['run']}: {result['epochs']} epochs in {result['seconds'] / 60:.1f} min, best "
-        f"validation {result['valid']:.3f} nats a frame at epoch {result['best_epoch']}\n"
+        f"validation at epoch {result['best_epoch']}: {result['valid']:.3f} {result['unit']}\n"
         f"next: cgrnn evaluate {result['run']}\n"
     )

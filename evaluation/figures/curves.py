@@ -19,12 +19,13 @@ LOSSES = {
 
 
 @styled
-def curves(runs: Mapping[str, Rows], losses: Mapping[str, str]) -> Figure:
+def curves(runs: Mapping[str, Rows], losses: Mapping[str, str], frame: str = "frame") -> Figure:
     """Validation log-likelihood, training loss and, where there is one, the KL and its weight.
 
     Args:
         runs: name of each run and the rows of its `metrics.csv`.
         losses: what the loss of each run is, such as `LOSSES` names it.
+        frame: what nats are counted by (`cgrnn.units.frame`).
     """
     latent = any("kl" in row for rows in runs.values() for row in rows)
     figure = sheet(134 if latent else 74)
@@ -35,8 +36,8 @@ def curves(runs: Mapping[str, Rows], losses: Mapping[str, str]) -> Figure:
         if latent:
             _plot(axes[1, 0], rows, "kl", name, number)
             _plot(axes[1, 1], rows, "kl_weight", name, number)
-    axes[0, 0].set(title="Validation log-likelihood", ylabel="nats a frame")
-    axes[0, 1].set(title="Training loss", ylabel="nats a frame")
+    axes[0, 0].set(title="Validation log-likelihood", ylabel=f"nats a {frame}")
+    axes[0, 1].set(title="Training loss", ylabel=f"nats a {frame}")
     if any(loss.startswith(_CONTRASTIVE) for loss in losses.values()):
         caption(figure, "A contrastive loss is no likelihood: compare models on the left.")
     if latent:

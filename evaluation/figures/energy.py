@@ -26,6 +26,7 @@ def energy(
     log_z: np.ndarray | None = None,
     log_z_stderr: np.ndarray | None = None,
     kind: str = "exact",
+    frame: str = "frame",
     note: str = "",
 ) -> Figure:
     """`log p(v_n | v_<n)` of every frame; of energy models the free energy and `log Z` above it.
@@ -37,6 +38,7 @@ def energy(
         free_energy: `F(v_n)`, `(frames,)`.
         log_z: `log Z(u_{n-1})`, `(frames,)`, with its standard error.
         kind: what the likelihood is: "exact", "estimate" or "lower bound".
+        frame: what nats are counted by (`cgrnn.units.frame`).
         note: what the caption says.
     """
     mark = {"exact": "=", "estimate": "≈", "lower bound": "≥"}[kind]
@@ -45,8 +47,8 @@ def energy(
         _Row("Free energy F(vₙ)", "nats", free_energy, None) if free_energy is not None else None,
         _Row("log Z(uₙ₋₁)", "nats", log_z, log_z_stderr) if log_z is not None else None,
         _Row(
-            f"log p(vₙ | v₁ … vₙ₋₁): {kind}, mean {mark} {mean} nats a frame",
-            "nats a frame",
+            f"log p(vₙ | v₁ … vₙ₋₁): {kind}, mean {mark} {mean} nats a {frame}",
+            f"nats a {frame}",
             log_prob,
             log_prob_stderr,
         ),

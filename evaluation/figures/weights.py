@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evaluation.comparison import Value, written
 from evaluation.figures.style import ACCENT, COLOURS, Figure, caption, sheet, styled
 
 
@@ -36,7 +37,7 @@ def weights(
         if np.isfinite(stderr[n]):
             ends = log_z[n] - stderr[n], log_z[n] + stderr[n]
             top.axvspan(*ends, color=ACCENT, alpha=0.3, linewidth=0)
-        said = f"{names[n]}\nlog Ẑ = {log_z[n]:.2f} ± {stderr[n]:.2f}"
+        said = f"{names[n]}\nlog Ẑ = {written(Value(log_z[n], stderr[n]), '.2f')}"
         bad = bool(collapsed[n])
         top.set_title(
             f"{said}\nESS {ess[n]:.1f} of {chains}" + (": COLLAPSED" if bad else ""),
