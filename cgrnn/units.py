@@ -59,7 +59,11 @@ def conversion(std: float, file_units: float | None) -> str:
         >>> conversion(0.036, 498.6)
         'nats are of normalised frames, (v − mean)/std; for those of the file add 498.6 a frame'
     """
-    number = f"−V log {std:.4g}" if file_units is None else f"{file_units:.1f}".replace("-", "−")
+    number = (
+        f"−V log {std:.4g} (of V units)"
+        if file_units is None
+        else f"{file_units:.1f}".replace("-", "−")
+    )
     return (
         f"nats are of normalised frames, (v − mean)/std; for those of the file add {number} a frame"
     )

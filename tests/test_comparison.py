@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cgrnn.cli as cli
@@ -27,6 +29,8 @@ def evaluated(
     warnings: tuple[str, ...] = (),
     accuracy: float = 0.2,
     rmse: float | None = None,
+    std: float = 1.0,
+    told_units: float | None = None,
 ) -> Evaluated:
     measure, value = ("accuracy", accuracy) if rmse is None else ("rmse", rmse)
     found: dict[str, Any] = {
@@ -42,13 +46,19 @@ def evaluated(
             "estimator": "e",
             "first_frame_scored": not told,
             "warnings": list(warnings),
+            **({} if told_units is None else {"nats_to_file_units": told_units}),
         },
         measure: {"prediction": value, "reconstruction": value + 0.1},
         measure + "_stderr": {"prediction": 0.01, "reconstruction": 0.01},
         "parameters": 1234,
         "recursive": {"steps": [1, 8], measure: [value, value / 2], "stderr": [0.01, 0.01]},
         "floors": [{"name": "independent", "per_frame": -11.0, "per_sequence": -11.1}],
-        "data": {"path": f"some/{fingerprint}.h5", "fingerprint": fingerprint, "mean": 0, "std": 1},
+        "data": {
+            "path": f"some/{fingerprint}.h5",
+            "fingerprint": fingerprint,
+            "mean": 0,
+            "std": std,
+        },
     }
     return Evaluated(Path("runs") / f"{model}-{fingerprint}-{split}", found)
 
@@ -84,7 +94,9 @@ def test_a_doubtful_figure_is_never_best_and_its_warning_is_told() -> None:
 def test_a_lower_bound_is_marked_and_noted() -> None:
     table = compare([evaluated("a", -5.0), evaluated("b", -6.0, 0.001, "lower bound")])
     assert dict(table.rows)["b"][0].text.startswith("≥")
-    assert any("lower bounds (b)" in note for note in table.notes)
+    (note,) = (note for note in table.notes if "lower bounds (b)" in note)
+    assert "more than ±" in note
+    assert "without the bias of an estimate and the gap of a bound" in terminal(table)
 
 
 @pytest.mark.parametrize(
@@ -122,16 +134,37 @@ def test_one_model_twice_is_named_by_its_folders() -> None:
 
 
 def test_a_model_on_two_data_sets_has_one_row_as_in_the_papers_table() -> None:
-    runs = [evaluated("a", -5.0), evaluated("a", 300.0, fingerprint="audio", rmse=0.5)]
+    runs = [evaluated("a", -5.0), evaluated("a", 300.0, fingerprint="audio", rmse=0.5, std=0.1)]
     table = compare(runs, ("likelihood", "prediction"))
     assert table.titles == [
         ["nats per frame", "accuracy, prediction"],
-        ["nats per frame", "RMSE, prediction"],
+        ["nats per normalised frame", "RMSE, prediction"],
     ]
     assert [cell.text for cell in dict(table.rows)["a"]] == [
         *("= −5.00", "20.0% ± 1.0%"),
         *("= 300.00", "0.500 ± 0.010"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(345.38, "add 345.4 a frame"), (None, "add −V log 0.1 (of V units) a")]
+)
+def test_nats_of_normalised_frames_are_named_and_converted(number: float | None, said: str) -> None:
+    """Files of earlier versions, which do not hold the number, are told by their deviation."""
+    other = evaluated("c", -5.0)
+    runs = [evaluated("a", 9.0, rmse=0.5, std=0.1, told_units=number), other]
+    table = compare(runs)
+    heads = [titles[:2] for titles in table.titles]
+    assert heads[0] == ["nats per normalised frame", "nats per normalised frame, by sequence"]
+    assert heads[1] == ["nats per frame", "nats per frame, by sequence"]
+    told = [note for note in table.notes if "normalised" in note]
+    assert len(told) == 1 and said in told[0] and "std 0.1." in told[0]
+    for text in (terminal(table), markdown(table), latex(table)):
+        assert "nats per normalised frame" in text and said in text
+    first, second = csv.DictReader(spreadsheet(runs).splitlines())
+    assert first["unit"] == "nats per frame of normalised frames, (v - mean)/std"
+    assert first["nats_to_file_units"] == ("" if number is None else "345.38")
+    assert (second["unit"], second["stderr_covers"]) == ("nats per frame", "")
 
 
 def test_forms_hold_the_same_cells() -> None:
@@ -153,7 +186,29 @@ def test_forms_hold_the_same_cells() -> None:
 
 def test_written() -> None:
     assert written(Value(1234567), ",.0f") == "1,234,567"
-    assert written(Value(-7.1, 0.0016, "≥"), ".2f") == "≥ −7.10 ± 0.002"
+    assert written(Value(-7.1, 0.0016, "≥"), ".2f") == "≥ −7.10 ± <0.01"
+    assert written(Value(-7.1, 0.0051), ".2f") == "−7.10 ± 0.01"
+    assert written(Value(-498.124, 9.97), ".2f") == "−498 ± 10"
+    assert written(Value(-498.124, 0.997), ".2f") == "−498.1 ± 1.0"
+    assert written(Value(0.2, 0.0003), ".1%") == "20.0% ± <0.1%"
+    assert written(Value(0.2, 0.0216), ".1%") == "20.0% ± 2.2%"
+    assert written(Value(0.5, math.inf), ".3f") == "0.500 ± inf"
+
+
+@pytest.mark.parametrize("form", [".2f", ".1%", ".3f"])
+def test_figure_and_error_have_the_same_decimals(form: str) -> None:
+    for stderr in np.logspace(-6, 3, 400):
+        texts = written(Value(0.123456, stderr), form).split(" ± ")
+        value, error = (text.strip("<%").partition(".")[2] for text in texts)
+        assert len(value) == len(error) <= int(form[1])
+        scale = 100 if "%" in form else 1
+        shown, half = float(texts[1].strip("<%")) / scale, 0.5 * 10 ** -len(error) / scale
+        if "<" in texts[1]:
+            assert stderr <= half and len(error) == int(form[1])
+        else:  # two digits, or as many as the form has
+            assert abs(shown - stderr) <= 1.001 * half
+            assert half <= 0.051 * stderr or len(error) == int(form[1])
+            assert len(error) == 0 or scale * shown < 10
 
 
 def write(folder: Path, one: Evaluated) -> Path:

@@ -169,6 +169,8 @@ def test_curves_show_every_validation_and_say_what_the_loss_is() -> None:
     two = figures.curves({"a": rows, "b": rows}, {"a": "x", "b": "y"}).axes[0].lines
     assert two[0].get_linestyle() != two[1].get_linestyle()
     assert two[0].get_marker() != two[1].get_marker()
+    axes = figures.curves({"a": rows}, {"a": "x"}, "normalised frame").axes
+    assert [axis.get_ylabel() for axis in axes] == ["nats a normalised frame"] * 2
 
 
 def test_activations_are_sorted_by_mean_on_a_scale_about_zero() -> None:
@@ -207,6 +209,9 @@ def test_energy_shows_what_there_is() -> None:
     axes = figures.energy(music(), values, error, values + 1, values + 2, error, "estimate").axes
     assert [len(axis.collections) for axis in axes[1:]] == [0, 1, 1]
     assert np.array_equal(axes[2].lines[0].get_ydata(), values + 2, equal_nan=True)
+    axes = figures.energy(music(), values, frame="normalised frame").axes
+    assert axes[1].get_title(loc="left").endswith("nats a normalised frame")
+    assert axes[1].get_ylabel() == "nats a\nnormalised frame"
 
 
 def test_filters_are_sorted() -> None:

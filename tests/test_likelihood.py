@@ -59,6 +59,7 @@ def test_both_averages_are_within_their_error_of_enumeration(seed):
     assert abs(found.per_sequence - per_sequence) < 8 * found.stderr + 0.005
     assert not found.warnings
     assert found.frames_estimated < 400
+    assert "not the bias of annealing" in found.stderr_covers
 
 
 def test_all_frames_are_used_when_the_target_asks_for_them():
@@ -110,14 +111,15 @@ def test_sampled_feedback_is_called_a_lower_bound():
     model = CGRNN(8, 5, 6, latents="sample").eval()
     found = likelihood.evaluate(model, Batches(*data(), 2), 10, 50, 0.5, generator(0))
     assert found.kind == "lower bound"
+    assert "log Z; neither the draw of the latents nor the gap" in found.stderr_covers
 
 
-def linear_gaussian():
+def linear_gaussian(sequences=20):
     """A model whose likelihood is exact, and sequences that it drew."""
     torch.manual_seed(0)
     model = LGSSM(visible_dim=3, latent_dim=2).double().eval()
-    frames = model.generate(12, 20, generator=generator(0)).flatten(0, 1).numpy()
-    return model, DoubleBatches(frames, np.full(20, 12), 8)
+    frames = model.generate(12, sequences, generator=generator(0)).flatten(0, 1).numpy()
+    return model, DoubleBatches(frames, np.full(sequences, 12), 8)
 
 
 def test_bounds_by_paths_lie_in_order_under_the_exact_likelihood():
@@ -140,6 +142,16 @@ def test_the_error_of_a_bound_is_its_spread():
     spread = np.std([one.per_frame for one in found], ddof=1)
     claimed = np.mean([one.stderr for one in found])
     assert 0.6 < claimed / spread < 1.6  # thirty of them know their spread to a seventh
+
+
+def test_the_error_of_a_bound_holds_nothing_of_its_gap():
+    """That of one path is about twenty of its standard errors here, and is said to be left out."""
+    model, batches = linear_gaussian(200)
+    truth = likelihood.exactly(model, batches)
+    found = likelihood.by_paths(model, batches, 1, "paths", generator(0))
+    assert truth.per_frame - found.per_frame > 10 * found.stderr
+    assert "not the gap" in found.stderr_covers
+    assert truth.stderr_covers == "nothing to cover: the figure is exact"
 
 
 def test_given_frames_count_in_neither_average():

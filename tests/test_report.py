@@ -145,6 +145,7 @@ def test_models_of_sound_are_heard(command: Command, tmp_path: Path) -> None:
     text = (tmp_path / "page" / "report.html").read_text()
     assert sum(tag == "audio" for tag, _ in _Elements(text).found) == 3  # one real, two drawn
     assert "Music: " not in text
+    assert "nats per frame of normalised frames, (v - mean)/std" in text
 
 
 @pytest.fixture(scope="module")

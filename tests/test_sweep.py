@@ -280,3 +280,13 @@ def test_notes_tell_kinds_that_differ_and_figures_that_flatter() -> None:
     mixed = sweep.notes([one, two | {"kind": "lower bound", "spread": None}])
     assert "≈" in mixed[0] and "≥" in mixed[0] and "Kinds differ" in mixed[1]
     assert "flatters" in " ".join(sweep.notes([one | {"spread": 1.5}, two]))
+
+
+def test_the_unit_is_that_of_the_points() -> None:
+    """Points of earlier versions do not say what nats are counted by."""
+    one, two = points({"seed": [0, 1]}, [-1.0, -2.0])
+    assert "in nats a frame," in sweep.notes([one, two])[0]
+    seen = [point | {"frame": "normalised frame"} for point in (one, two)]
+    assert "in nats a normalised frame," in sweep.notes(seen)[0]
+    assert sweep.cells(seen, ["seed"])[0][2] == "validation, nats a normalised frame"
+    assert sweep.figure(seen, ["seed"]).axes[0].get_ylabel() == "nats a normalised frame"

@@ -48,7 +48,7 @@ def energy(
         _Row("log Z(uₙ₋₁)", "nats", log_z, log_z_stderr) if log_z is not None else None,
         _Row(
             f"log p(vₙ | v₁ … vₙ₋₁): {kind}, mean {mark} {mean} nats a {frame}",
-            f"nats a {frame}",
+            f"nats a\n{frame}",
             log_prob,
             log_prob_stderr,
         ),
