@@ -19,7 +19,7 @@ from densities import (
     random_layer,
 )
 
-from cgrnn.layers import BernoulliRBMDensity, BinarySpikeSlabRBMDensity
+from cgrnn.layers import BernoulliRBMDensity
 from evaluation import exact
 from samplers import chain, contrastive_loss, draw
 
@@ -157,16 +157,3 @@ def test_persistent_chains_go_on_where_they_stood(kind):
     for _ in range(60):
         contrastive_loss(density, v, 1, random, chains)
     assert moments_off(density, chains) < 5
-
-
-def test_restarts_from_noise_find_the_mode_that_chains_from_data_miss():
-    one = torch.ones(1, dtype=torch.float64)
-    weight, bias = torch.ones(16, 1, dtype=torch.float64), torch.full((16,), -12.0).double()
-    density = BinarySpikeSlabRBMDensity(
-        weight, bias.expand(2000, 16), (0 * one).expand(2000, 1), 1.0, 0.5 * one, one
-    )
-    silence = torch.zeros(2000, 16, dtype=torch.float64)
-    without = contrastive_loss(density, silence, 5, generator(0))
-    assert without.abs().max() < 30
-    found = contrastive_loss(density, silence, 5, generator(0), restarts=0.3) > 50
-    assert 0.05 < found.double().mean() < 0.3
