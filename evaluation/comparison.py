@@ -52,7 +52,10 @@ class Column(NamedTuple):
 def _likelihood(average: str) -> Callable[[Mapping[str, Any]], Value]:
     def find(found: Mapping[str, Any]) -> Value:
         scores = found["log_likelihood"]
-        return Value(scores[average], scores["stderr"], MARKS[scores["kind"]])
+        error = scores["stderr"]
+        if average == "per_sequence":  # files of earlier versions have one error for both
+            error = scores.get("per_sequence_stderr", error)
+        return Value(scores[average], error, MARKS[scores["kind"]])
 
     return find
 
@@ -120,7 +123,7 @@ class Evaluated:
 
     def floors(self) -> list[Evaluated]:
         """What needs no model, as rows beneath the models."""
-        exact = {"stderr": 0.0, "kind": "exact", "warnings": []}
+        exact = {"stderr": 0.0, "per_sequence_stderr": 0.0, "kind": "exact", "warnings": []}
         return [
             Evaluated(
                 self.run,
@@ -149,7 +152,8 @@ def read(run: str | Path) -> Evaluated:
         raise FileNotFoundError(f"{folder}: not evaluated yet; run `cgrnn evaluate {folder}`")
     try:
         found = Evaluated(folder, json.loads(file.read_text()))
-        _ = found.protocol, found.found["model"], COLUMNS["likelihood"].find(found.found)
+        _ = found.protocol, found.found["model"]
+        _ = [COLUMNS[name].find(found.found) for name in ("likelihood", "per-sequence")]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file}: not an evaluation ({error!r}); run `cgrnn evaluate {folder}` again"

@@ -23,6 +23,9 @@ from samplers import particles
 class Likelihood:
     """Log-likelihood of a split in nats, of the frames as its batches give them (`cgrnn.units`).
 
+    The error of a lower bound is that of the bound itself: how far it lies below the likelihood
+    is not in it.
+
     Attributes:
         per_frame: sum over all frames by the number of frames.
         per_sequence: mean over sequences of each sequence's average per frame.
@@ -32,7 +35,8 @@ class Likelihood:
             is proven, which then stands in its place.
         estimator: how partition functions were found.
         chains, levels, ess: of annealed importance sampling, `ess` averaged over frames.
-        frames_estimated: frames that were annealed at `levels`.
+        frames_estimated: frames that were annealed at `levels`, under each draw of the latents
+            counted apart.
         drift: how much halving the levels raises `per_frame`.
         reverse_gap: how far annealing in reverse, from Gibbs chains, lies below `per_frame`.
         chain_levels: all that were spent: sweeps times chains times frames.
@@ -40,6 +44,8 @@ class Likelihood:
         proven_at_most: what `per_frame` cannot exceed, by states that were found of every density
             and count in its `log Z` (`evaluation.modes`); no chain needs to have mixed for it.
         bounds: the averages per frame by one path, by many, and by a particle filter.
+        draws: of the latents that are fed back, over which the bound is the mean.
+        per_sequence_stderr: standard error of `per_sequence`, 0 when exact.
         warnings: what a reader must know before quoting the figure.
         first_frame_scored: False where the data set gives it as input alone.
     """
@@ -60,6 +66,7 @@ class Likelihood:
     proven_at_most: float | None = None
     bounds: dict[str, float] | None = None
     draws: int | None = None
+    per_sequence_stderr: float = 0.0
     warnings: list[str] = field(default_factory=list)
     first_frame_scored: bool = True
 
@@ -79,6 +86,7 @@ class Likelihood:
             per_frame=per_frame,
             per_sequence=per_sequence,
             stderr=0.0,
+            per_sequence_stderr=0.0,
             kind="upper bound",
             warnings=[refuted, *self.warnings],
         )
@@ -196,6 +204,9 @@ def by_paths(
         "lower bound",
         "particle filter" if method == "filter" else "importance-weighted paths",
         paths=paths,
+        per_sequence_stderr=float(
+            (quoted.diff(dim=0) / length).square().sum().sqrt() / (2 * len(length))
+        ),
         first_frame_scored=not model.given_frames,
         bounds={name: float(total.mean(0).sum() / frames) for name, total in totals.items()},
     )
@@ -216,12 +227,19 @@ def evaluate(
     Exact for a tractable density. For an energy density the free energies of all frames are exact,
     and the mean of `log Z` is estimated to the target (`evaluation.mean_partition`).
 
+    Where latents are drawn and fed back it is a lower bound, the mean over draws of them of
+    `Σ_n log p(v_n | u_{n-1})` by the number of frames: Eq. 2 of the CGRNN paper. As many are drawn
+    as the target asks for (`evaluation.drawn`). The standard error is the Monte-Carlo error of the
+    bound, from the draws, the annealing and the choice of frames. By how much the bound lies below
+    the likelihood (Jensen) is in neither.
+
     Args:
         model: in evaluation mode.
         batches: the split.
         chains: chains of the long annealing.
         levels: its levels; None doubles them until doubling moves the figure by less than 0.05.
-        target: standard error at which to stop, nats a frame.
+        target: standard error at which to stop, nats a frame. Where more draws of latents than
+            are made would be needed, the error stays above it and a warning says so.
         generator: source of the draws, or the blocks in which the work is done.
         say: called with a line about each stage.
     """
@@ -240,9 +258,9 @@ def evaluate(
         say,
         first.frames[model.scored(first.lengths, first.frames.shape[1])],
     )
-    variance = drawn.variance(*mean.of_each)
-    mean.reach(drawn.rest(variance))
-    stderr = math.hypot(mean.stderr, variance**0.5)
+    spread = drawn.spread(*mean.of_each)
+    mean.reach(drawn.rest(spread.per_frame))
+    stderr = math.hypot(mean.stderr, spread.per_frame**0.5)
     found = Likelihood(
         float(drawn.score.mean()) - mean.per_frame,
         float((drawn.score.flatten() * drawn.share).sum()) - mean.per_sequence,
@@ -256,7 +274,8 @@ def evaluate(
         mean.drift.mean,
         mean.reverse_gap.mean,
         mean.chain_levels + drawn.chain_levels,
-        draws=drawn.count if drawn.drawn else None,
+        draws=drawn.count if drawn.varies else None,
+        per_sequence_stderr=math.hypot(mean.per_sequence_stderr, spread.per_sequence**0.5),
         warnings=mean.warnings() + drawn.warnings(stderr),
         first_frame_scored=not model.given_frames,
     )

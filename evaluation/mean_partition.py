@@ -219,6 +219,18 @@ class MeanLogPartition:
         sampling = float(self._difference.var()) / chosen * (1 - chosen / self.total)
         return (sampling + noise) ** 0.5
 
+    @property
+    def per_sequence_stderr(self) -> float:
+        """Of `per_sequence`, in the same way: a ratio of means over the frames drawn."""
+        chosen, part = len(self.long), len(self.long) / self.total
+        share = self.share[self._chosen]
+        noise = part * float((share * self.stderrs).square().sum() / share.sum() ** 2)
+        if chosen == self.total:
+            return noise**0.5
+        off = share * (self._difference - (share * self._difference).sum() / share.sum())
+        sampling = float(off.square().sum() / share.sum() ** 2) * chosen / (chosen - 1)
+        return (sampling * (1 - part) + noise) ** 0.5
+
     def warnings(self) -> list[str]:
         """What makes the estimate doubtful; the first two make a likelihood look too good."""
         found = []

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from cgrnn import units
 from evaluation.comparison import MEASURES, Evaluated, Table, measure_of, normalisation
 
-_LATEX = {"≈": r"$\approx$", "≥": r"$\geq$", "=": "$=$", "±": r"$\pm$", "−": "$-$", "–": "--"}
+_LATEX = {"≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "=": "$=$", "±": r"$\pm$", "−": "$-$", "–": "--"}
 _LATEX |= {"<": "$<$", **{char: "\\" + char for char in "%_&#"}}
 
 _SCORES = ("per_frame", "per_sequence", "stderr", "kind", "estimator", "first_frame_scored")
-_TOLD = ("nats_to_file_units", "stderr_covers")  # not by files of earlier versions
+# Not by files of earlier versions.
+_TOLD = ("nats_to_file_units", "stderr_covers", "per_sequence_stderr", "proven_at_most")
 
 
 def terminal(table: Table) -> str:

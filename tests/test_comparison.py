@@ -42,6 +42,7 @@ def evaluated(
             "per_frame": per_frame,
             "per_sequence": per_frame - 0.1,
             "stderr": stderr,
+            "per_sequence_stderr": 2 * stderr,
             "kind": kind,
             "estimator": "e",
             "first_frame_scored": not told,

@@ -76,7 +76,8 @@ def parser(argv: Sequence[str]) -> Parser:
         "--stderr",
         kind=float,
         default=0.05,
-        help="standard error to reach, nats a frame",
+        help="standard error to reach, nats a frame; of a lower bound it is the Monte-Carlo error, "
+        "with that of the draws of latents, and not how far it lies below the likelihood",
         limit=POSITIVE,
     )
     result.add(
@@ -363,6 +364,11 @@ def render(result: dict[str, Any]) -> str:
         bounds = {name: written(Value(x), form) for name, x in scores["bounds"].items()}
         named = ", ".join(f"{name} {text}" for name, text in bounds.items())
         lines.append(f"lower bounds per frame: {named}; quoted: {scores['estimator']}")
+    if scores["draws"]:
+        lines.append(
+            f"lower bound, the mean over {scores['draws']} draws of the latents that are fed back; "
+            "± is its Monte-Carlo error: how far it lies below the likelihood is not in it"
+        )
     if scores["chains"]:
         gap = scores["reverse_gap"]
         lines.append(

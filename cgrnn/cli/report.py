@@ -278,6 +278,9 @@ def _facts(one: Evaluated) -> list[tuple[str, str]]:
         form = form_with(scores["stderr"], COLUMNS["likelihood"].form)
         bounds = (f"{name} {written(Value(x), form)}" for name, x in scores["bounds"].items())
         facts.append(("lower bounds", ", ".join(bounds) + " per frame"))
+    if scores.get("draws"):
+        about_it = f"{scores['draws']}, over which the bound is the mean"
+        facts.append(("draws of the latents", about_it))
     if scores["chains"]:
         effort = (
             f"{scores['chains']} chains × {scores['levels']} levels on "
