@@ -102,9 +102,9 @@ class History(pl.Callback):
         astray = row.get("valid_astray", 0.0)
         if astray > ASTRAY_ALLOWED:
             line += (
-                f"\nWARNING: {astray:.0%} of the model's mass lies on frames larger than any of the "
-                "data: a mode far from the data has taken over; train anew with --restarts 0.1, or "
-                "more"
+                f"\nWARNING: {astray:.0%} of the model's mass lies on frames larger than any of "
+                "the data: a mode far from the data has taken over; train anew with --restarts "
+                "0.1, or more"
             )
         return line
 

@@ -170,7 +170,10 @@ def draw(
     walks = plan(flat, count, levels, generator, "adaptive", None)
     weighed = _up(walks, flat, generator, None)
     log_weights = torch.cat(
-        [one.log_weights + math.log(walk.share / walk.chains) for one, walk in zip(weighed, walks)]
+        [
+            one.log_weights + math.log(walk.share / walk.chains)
+            for one, walk in zip(weighed, walks, strict=True)
+        ]
     )
     frames = torch.cat([one.frames for one in weighed])
     found = modes.search(flat, int(modes.SHARE * count * levels), generator, starts)

@@ -1,4 +1,4 @@
-"""Chains of annealed importance sampling in groups that fit the processor's cache, a group a thread.
+"""Chains of annealed importance sampling in groups that fit the cache, a group a thread.
 
 For densities that the compiled kernel does not know, and for GPUs.
 """

@@ -11,79 +11,18 @@ from torch import Tensor
 
 from evaluation import ais, modes
 from evaluation.blocks import Blocks
+from evaluation.stages import PILOT_CHAINS, PILOT_FRAMES, Annealed, Gap, Pilot, forgotten
 from samplers import chain
 
-PILOT_FRAMES, PILOT_CHAINS = 100, 20
 REVERSE_SWEEPS = 1000
 LEAST_FRAMES = 50
 SEARCH_FRAMES, SEARCH_SWEEPS, STATES = 50, 1500, 12
 DRIFT_ALLOWED = 0.05
-FORGOTTEN = 4.0  # standard errors by which a pilot may lie above the long annealing
 COLLAPSED_ALLOWED = 0.1
 _FIRST_LEVELS, _LAST_LEVELS = 250, 16_000
 _SHORT_CHAINS = (2, 4, 8, 16, 32)
 # Chain-levels of a block: some ten seconds of work, of which placing the levels takes 3 %.
 _BLOCK = {"cpu": 3_000_000, "cuda": 200_000_000}
-
-
-class Gap(NamedTuple):
-    """A mean difference in nats, and its standard error."""
-
-    mean: float
-    error: float
-
-    @classmethod
-    def between(cls, high: Tensor, low: Tensor) -> Gap:
-        difference = high - low
-        count = len(difference)
-        error = float(difference.std()) / count**0.5 if count > 1 else math.inf
-        return cls(float(difference.mean()), error)
-
-
-class _Annealed(NamedTuple):
-    """Estimates of some frames: those of `LogPartition`, `(n,)` each."""
-
-    log_z: Tensor
-    stderr: Tensor
-    ess: Tensor
-    bound: Tensor
-    missed: Tensor
-
-    @property
-    def corrected(self) -> Tensor:
-        """`log Ẑ` without its bias: the log of a mean is low by half its relative variance. What
-        is missed has no such error: it stands at its proven bound."""
-        return self.log_z + 0.5 * self.noise
-
-    @property
-    def noise(self) -> Tensor:
-        """Squared standard errors; 0 where there is none."""
-        return self.stderr.masked_fill(self.missed, 0.0) ** 2
-
-    @property
-    def variance(self) -> float:
-        """Mean squared standard error, of what has one."""
-        return float(self.noise.sum() / (~self.missed).sum().clamp(min=1))
-
-    def joined(self, other: _Annealed) -> _Annealed:
-        return _Annealed(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
-
-    @classmethod
-    def none(cls) -> _Annealed:
-        empty = torch.empty(0, dtype=torch.float64)
-        return cls(empty, empty, empty, empty, empty.bool())
-
-
-class _Pilot(NamedTuple):
-    """What annealing the pilot frames at some levels found."""
-
-    levels: int
-    estimate: _Annealed
-
-    @property
-    def variance(self) -> float:
-        """Of `log Ẑ` from a single chain, were it small: the relative variance of the weights."""
-        return self.estimate.variance * PILOT_CHAINS
 
 
 class _Short(NamedTuple):
@@ -157,15 +96,15 @@ class MeanLogPartition:
         self.levels = pilots[-1].levels
         self.plan = self._plan(pilots, target)
         self.short = torch.zeros(self.total, dtype=torch.float64)
-        self.cheap: _Annealed | None = None
+        self.cheap: Annealed | None = None
         if self.plan.needed < self.total:
             chains, levels = self.plan.chains, self.plan.levels
             say(f"{chains} chains × {levels} levels on all {self.total} frames")
             self.cheap = self._anneal("short", torch.arange(self.total), chains, levels)
             self.short = self.cheap.corrected
-        self.annealed = _Annealed.none()
+        self.annealed = Annealed.none()
         self.reach(target)
-        self.forgotten = _forgotten(pilots, self.annealed)
+        self.forgotten = forgotten(pilots, self.annealed)
         self.reverse_gap = self._reverse()
 
     def reach(self, target: float) -> None:
@@ -224,7 +163,7 @@ class MeanLogPartition:
         """Of `per_sequence`, in the same way: a ratio of means over the frames drawn."""
         chosen, part = len(self.long), len(self.long) / self.total
         share = self.share[self._chosen]
-        noise = part * float((share * self.stderrs).square().sum() / share.sum() ** 2)
+        noise = part * float((share**2 * self.annealed.noise).sum() / share.sum() ** 2)
         if chosen == self.total:
             return noise**0.5
         off = share * (self._difference - (share * self._difference).sum() / share.sum())
@@ -292,7 +231,7 @@ class MeanLogPartition:
             return None
         return _joined(parts, "states").to(self.density.visible_bias.device)
 
-    def _settle(self, levels: int | None) -> list[_Pilot]:
+    def _settle(self, levels: int | None) -> list[Pilot]:
         """Anneal the pilot frames at ever more levels, until more do not move their mean."""
         wanted = [levels] if levels else []
         pilots = [self._pilot(max(1, levels // 2) if levels else _FIRST_LEVELS)]
@@ -309,11 +248,11 @@ class MeanLogPartition:
             if levels or settled or pilots[-1].levels >= _LAST_LEVELS:
                 return pilots
 
-    def _pilot(self, levels: int) -> _Pilot:
+    def _pilot(self, levels: int) -> Pilot:
         name, chosen = f"pilot-{levels}", self.order[:PILOT_FRAMES]
-        return _Pilot(levels, self._anneal(name, chosen, PILOT_CHAINS, levels))
+        return Pilot(levels, self._anneal(name, chosen, PILOT_CHAINS, levels))
 
-    def _plan(self, pilots: list[_Pilot], target: float) -> _Short:
+    def _plan(self, pilots: list[Pilot], target: float) -> _Short:
         """The cheapest way to the target that the pilot's variances promise."""
         last = pilots[-1]
         best = _Short(0, 0, self.total, float(self.total * self.chains * self.levels))
@@ -360,7 +299,9 @@ class MeanLogPartition:
             )
             return {"log_z": found.log_z}
 
-        parts = self._run("reverse", chosen, PILOT_CHAINS * (before + REVERSE_SWEEPS + self.levels), one)
+        parts = self._run(
+            "reverse", chosen, PILOT_CHAINS * (before + REVERSE_SWEEPS + self.levels), one
+        )
         gap = Gap.between(_joined(parts, "log_z"), self.long[:LEAST_FRAMES])
         self.say(
             f"annealing in reverse on {len(chosen)} frames: log Z above by {gap.mean:.3f} "
@@ -368,7 +309,7 @@ class MeanLogPartition:
         )
         return gap
 
-    def _anneal(self, name: str, chosen: Tensor, chains: int, levels: int) -> _Annealed:
+    def _anneal(self, name: str, chosen: Tensor, chains: int, levels: int) -> Annealed:
         def one(frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
             found = ais.log_partition(
                 self.density[frames],
@@ -388,7 +329,7 @@ class MeanLogPartition:
             }
 
         parts = self._run(name, chosen, chains * levels, one)
-        return _Annealed(*(_joined(parts, field) for field in _Annealed._fields))
+        return Annealed(*(_joined(parts, field) for field in Annealed._fields))
 
     def _run(
         self,
@@ -403,25 +344,6 @@ class MeanLogPartition:
         count = min(len(chosen), max(1, round(spent / _BLOCK[self.blocks.device.type])))
         parts = chosen.tensor_split(count)
         return self.blocks.run(name, parts, function, [len(part) * cost for part in parts])
-
-
-def _forgotten(pilots: list[_Pilot], annealed: _Annealed) -> Gap:
-    """How far a pilot lies above what came after it, on the frames where no error explains it.
-
-    Of so few chains none is trusted to within less than the root of their number. The mean is that
-    over these frames, the error their share of the pilot's.
-    """
-    worst = Gap(0.0, 0.0)
-    for pilot in pilots:
-        shared = min(len(pilot.estimate.log_z), len(annealed.log_z))
-        before, after = pilot.estimate.log_z[:shared], annealed.log_z[:shared]
-        doubt = [part.stderr[:shared].nan_to_num(posinf=0.0) for part in (pilot.estimate, annealed)]
-        least = PILOT_CHAINS**-0.5
-        error = torch.hypot(*(part.clamp(min=least) for part in doubt))
-        above = before - after > FORGOTTEN * error
-        if float(above.double().mean()) > worst.error:
-            worst = Gap(float((before - after)[above].mean()), float(above.double().mean()))
-    return worst
 
 
 def _joined(parts: list[dict[str, Any]], name: str) -> Tensor:

@@ -120,7 +120,7 @@ def _chains(
 def _starts(
     density: Any, chains: int, generator: torch.Generator | None, starts: Tensor | None
 ) -> Tensor:
-    """Frames to begin at, `(about chains, B, V)`: noise first, then what must not be cooled away."""
+    """Frames to begin at, `(about chains, B, V)`: noise first, last what must not be cooled."""
     base = density.annealed(0.0).sample_base((max(1, chains // 8),), generator)
     noise = max(1, (3 * chains) // 4 - 1), density.batch_shape[0]
     if density.frames == "binary":
@@ -241,7 +241,7 @@ def bases(
     A mode's base has the mean of the frame given the latents of its state, softened so that no unit
     is certain; or for continuous frames that mean and the precisions Λ̃.
     """
-    log_mass, made = found.log_mass.clone(), []
+    log_mass, made = found.log_mass.clone(), list[Tensor]()
     proven = found.log_mass.logsumexp(0)
     batch = torch.arange(density.batch_shape[0], device=log_mass.device)
     for _ in range(modes):

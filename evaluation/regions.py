@@ -23,6 +23,8 @@ from evaluation.walks import Walk, Weighed
 
 # Chains from elsewhere count for a mode only where those that begin in it fall short of them.
 _ELSEWHERE = 1e-9
+# So few effective ones of them, and so far above, do not count at all.
+_FEW, _BY_CHANCE, _AWAY = 10.0, 5.0, 1e4
 # Standard errors, and nats beside them, by which what was found may exceed what was estimated
 # without being looked into. (What is said takes `ERRORS_ALLOWED` of them.)
 ERRORS_REASONED = 2.0
@@ -62,7 +64,7 @@ def _log_prob(base: Any, frames: Tensor) -> Tensor:
 
 
 class Masses(NamedTuple):
-    """`log Z_m` of every region, `(1 + M, B)` each: estimates, their errors and effective weights."""
+    """`log Z_m` of every region, with errors and effective weights, `(1 + M, B)` each."""
 
     log_z: Tensor
     stderr: Tensor
@@ -102,10 +104,20 @@ def masses(
             own = of_modes[number - 1]
             near = own.log_weights + regions.log_shares(own.frames)[number]
             weight = [1.0, *(_ELSEWHERE * share for share in shares)]
-            found.append(LogPartition.from_groups([near, *elsewhere], weight))
+            sure = [_unless_by_chance(group, near) for group in elsewhere]
+            found.append(LogPartition.from_groups([near, *sure], weight))
         else:
             found.append(LogPartition.from_groups(elsewhere, shares))
     return Masses(*(torch.stack([getattr(one, name) for one in found]) for name in Masses._fields))
+
+
+def _unless_by_chance(group: Tensor, near: Tensor) -> Tensor:
+    """Log-weights of chains from elsewhere, put out of the reckoning where few of them lie above
+    those of a mode's own by no more than chance may put them: an unbiased estimate is `x` times too
+    high with a probability of up to `1/x`."""
+    few, own = LogPartition.from_log_weights(group), LogPartition.from_log_weights(near)
+    by_chance = (few.ess < _FEW) & (few.log_z < own.log_z + _BY_CHANCE)
+    return torch.where(by_chance, group - _AWAY, group)
 
 
 class Verdict(NamedTuple):

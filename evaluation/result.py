@@ -73,27 +73,30 @@ class LogPartition:
 
     def at(self, rows: Tensor, other: LogPartition) -> LogPartition:
         """Another estimate of some rows of a flat batch in place of these."""
-        parts = {
-            name: getattr(self, name).index_copy(0, rows, getattr(other, name))
-            for name in ("log_z", "stderr", "ess")
-        }
-        return replace(self, **parts)
+        return replace(
+            self,
+            log_z=self.log_z.index_copy(0, rows, other.log_z),
+            stderr=self.stderr.index_copy(0, rows, other.stderr),
+            ess=self.ess.index_copy(0, rows, other.ess),
+        )
 
     @classmethod
-    def joined(cls, parts: Sequence[LogPartition], shape: Sequence[int]) -> LogPartition:
+    def joined(cls, parts: Sequence[LogPartition], shape: torch.Size) -> LogPartition:
         """The estimates of parts of a flat batch as one, in the batch shape given."""
-        first = parts[0]
 
-        def whole(name: str) -> Tensor | None:
-            if getattr(first, name) is None:
-                return None
-            return torch.cat([getattr(part, name) for part in parts], -1).view(shape)
+        def whole(of_parts: Sequence[Tensor | None]) -> Tensor | None:
+            known = [part for part in of_parts if part is not None]
+            return torch.cat(known, -1).view(shape) if known else None
 
         log_weights = torch.cat([part.log_weights for part in parts], 1)
-        return replace(
-            first,
-            **{name: whole(name) for name in ("log_z", "stderr", "ess", "bound", "missed")},
-            log_weights=log_weights.view(-1, *shape),
+        return cls(
+            torch.cat([part.log_z for part in parts]).view(shape),
+            torch.cat([part.stderr for part in parts]).view(shape),
+            torch.cat([part.ess for part in parts]).view(shape),
+            parts[0].kind,
+            log_weights.view(-1, *shape),
+            whole([part.bound for part in parts]),
+            whole([part.missed for part in parts]),
         )
 
     @classmethod

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from cgrnn import units
 from evaluation.comparison import MEASURES, Evaluated, Table, measure_of, normalisation
 
-_LATEX = {"≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "=": "$=$", "±": r"$\pm$", "−": "$-$", "–": "--"}
+_LATEX = {"≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "=": "$=$"}
+_LATEX |= {"±": r"$\pm$", "−": "$-$", "–": "--"}
 _LATEX |= {"<": "$<$", **{char: "\\" + char for char in "%_&#"}}
 
 _SCORES = ("per_frame", "per_sequence", "stderr", "kind", "estimator", "first_frame_scored")

@@ -10,7 +10,7 @@ import torch
 from densities import generator, random_layer, without_gradient
 
 from cgrnn.layers import BinarySpikeSlabRBM, BinarySpikeSlabRBMDensity
-from evaluation import ais, exact, mean_partition
+from evaluation import ais, exact, mean_partition, stages
 from evaluation.blocks import Blocks
 from evaluation.mean_partition import MeanLogPartition
 from evaluation.walks import plan
@@ -115,7 +115,8 @@ def test_an_estimate_that_is_proven_wrong_gives_way_and_says_so(monkeypatch):
 def test_too_few_levels_say_so():
     """Forty units whose mass no few states hold: that the levels are few shows when they double."""
     layer = random_layer(BinarySpikeSlabRBM, 40, 30, 0, 0.3)
-    found = MeanLogPartition(layer(None)[None].flatten()[[0] * 60], share_of(60), 10, 4, 1.0, Blocks(0))
+    density = layer(None).flatten()[[0] * 60]
+    found = MeanLogPartition(density, share_of(60), 10, 4, 1.0, Blocks(0))
     assert found.drift.mean > 0.05
     assert any("4 levels are too few" in text for text in found.warnings())
 
@@ -124,12 +125,12 @@ def test_a_pilot_that_found_more_is_not_forgotten():
     def estimates(*log_z):
         log_z = torch.tensor(log_z, dtype=torch.float64)
         none = torch.full_like(log_z, 0.01)
-        return mean_partition._Annealed(log_z, none, none, none - math.inf, none > 1)
+        return stages.Annealed(log_z, none, none, none - math.inf, none > 1)
 
-    pilots = [mean_partition._Pilot(250, estimates(*log_z)) for log_z in ((0, 9.0, 0), (0, 0, 0.5))]
-    forgotten = mean_partition._forgotten(pilots, estimates(0, 0, 0, 7))
+    pilots = [stages.Pilot(250, estimates(*log_z)) for log_z in ((0, 9.0, 0), (0, 0, 0.5))]
+    forgotten = stages.forgotten(pilots, estimates(0, 0, 0, 7))
     assert forgotten.mean == pytest.approx(9.0) and forgotten.error == pytest.approx(1 / 3)
-    assert mean_partition._forgotten(pilots[1:], estimates(0, 0, 0)) == (0.0, 0.0)
+    assert stages.forgotten(pilots[1:], estimates(0, 0, 0)) == (0.0, 0.0)
 
 
 def test_small_blocks_are_as_good(monkeypatch):
