@@ -288,5 +288,9 @@ def test_the_unit_is_that_of_the_points() -> None:
     assert "in nats a frame," in sweep.notes([one, two])[0]
     seen = [point | {"frame": "normalised frame"} for point in (one, two)]
     assert "in nats a normalised frame," in sweep.notes(seen)[0]
+    measured = {"best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "run": "r"}
+    seen = [point | measured for point in seen]
     assert sweep.cells(seen, ["seed"])[0][2] == "validation, nats a normalised frame"
+    assert sweep.comma_separated(seen, ["seed"]).count("-1.0,normalised frame,") == 1
+    assert "-1.0,," in sweep.comma_separated([one | measured], ["seed"])
     assert sweep.figure(seen, ["seed"]).axes[0].get_ylabel() == "nats a normalised frame"

@@ -270,10 +270,10 @@ def _facts(one: Evaluated) -> list[tuple[str, str]]:
             "likelihood",
             f"{scores['kind']}, by {scores['estimator']}; {units.unit(*normalisation(found))}",
         ),
-        ("measured by", found["command"]),
     ]
-    if scores["stderr"] and "stderr_covers" in scores:
+    if scores["stderr"] and "stderr_covers" in scores:  # which files of earlier versions have not
         facts.append(("± covers", scores["stderr_covers"]))
+    facts.append(("measured by", found["command"]))
     if scores["bounds"]:
         form = form_with(scores["stderr"], COLUMNS["likelihood"].form)
         bounds = (f"{name} {written(Value(x), form)}" for name, x in scores["bounds"].items())
