@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from test_stationarity import FLOOR, distances, spread_density
 
 from cgrnn.layers.bernoulli_rbm import BernoulliRBMDensity
 from evaluation import ais, exact
+from evaluation.walks import Walk
 from samplers import chain, fused, native
 
 VISIBLE, HIDDEN, COUNT, CHAINS = 7, 6, 3, 7  # 21 rows: a block of lanes and part of another
@@ -108,6 +110,42 @@ def test_annealing_equals_the_plain_loop(kind, path):
     assert torch.allclose(found, torch.stack(expected), atol=1e-10, rtol=1e-10)
     total = fused.anneal(density, CHAINS, levels, generator(5)).log_weights
     assert torch.allclose(total, sum(expected), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_annealing_from_bases_of_their_own_equals_the_plain_loop(kind):
+    density, draws = random_batch(kind, VISIBLE, HIDDEN, 3, COUNT, 0.7), Draws(5)
+    walk = Walk("tempered", list(BETAS), False, CHAINS)
+    bases = torch.randn(COUNT, VISIBLE, dtype=torch.float64, generator=generator(9))
+    at = [walk.at(density, level, bases) for level in range(len(BETAS))]
+    assert torch.allclose(at[0].visible_bias, bases)
+    assert torch.allclose(at[-1].visible_bias, density.visible_bias)
+    if kind in BINARY:
+        v = (draws.uniform(VISIBLE, 0, 2) < torch.sigmoid(bases)).double()
+    else:
+        noise = draws.normal(VISIBLE, 0, 2) / density.precision_diag.sqrt()
+        v = bases / density.precision_diag + noise
+    expected = at[0].base_log_partition()
+    for step in range(1, len(BETAS)):
+        expected = expected + at[step - 1].free_energy(v) - at[step].free_energy(v)
+        last = v
+        v = move(at[step], v, draws, step)
+    found = walk.fused_up(density, generator(5), bases=bases)
+    assert torch.allclose(found.log_weights, expected, atol=1e-10, rtol=1e-10)
+    assert torch.allclose(found.frames, last, atol=1e-10, rtol=1e-10)
+
+
+def test_frames_and_fields_of_other_shapes_are_refused_or_spread_out():
+    density = random_batch(BINARY[0], VISIBLE, HIDDEN, 4, COUNT)
+    with pytest.raises(ValueError, match="v: frames of 99 units"):
+        chain(density, torch.zeros(COUNT, 99, dtype=torch.float64), 1, generator(0))
+    one = replace(density, hidden_bias=density.hidden_bias[0])  # one for the whole batch
+    every = replace(density, hidden_bias=density.hidden_bias[:1].expand(COUNT, -1))
+    start = torch.zeros(CHAINS, COUNT, VISIBLE, dtype=torch.float64)
+    ends = [chain(each, start, 2, generator(1)) for each in (one, every)]
+    assert torch.equal(*ends)
+    with pytest.raises(RuntimeError, match="expand"):
+        chain(replace(density, hidden_bias=density.hidden_bias[:2]), start, 2, generator(1))
 
 
 @pytest.mark.parametrize("kind", LAYERS)

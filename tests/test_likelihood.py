@@ -111,7 +111,7 @@ def test_sampled_feedback_is_called_a_lower_bound():
     model = CGRNN(8, 5, 6, latents="sample").eval()
     found = likelihood.evaluate(model, Batches(*data(), 2), 10, 50, 0.5, generator(0))
     assert found.kind == "lower bound"
-    assert "log Z; neither the draw of the latents nor the gap" in found.stderr_covers
+    assert "log Z and of the draws of the latents; not the gap" in found.stderr_covers
 
 
 def linear_gaussian(sequences=20):
