@@ -57,8 +57,8 @@ def log_partition(
     (`evaluation.modes`). The states that they find prove `log Z` from below: `bound`. Where they
     show a mode that the chains leave out, or where few weights carry the estimate, it is made anew:
     a quarter as many chains begin in each of four modes, and `Z` is put together region by region
-    (`evaluation.regions`), still without bias. Where the estimate falls short of what was found even
-    then, it is `missed`, its error infinite, and `log_z` at least the bound. Densities whose
+    (`evaluation.regions`), still without bias. Where the estimate falls short of what was found
+    even then, it is `missed`, its error infinite, and `log_z` at least the bound. Densities whose
     `frames` are neither binary nor continuous are not searched.
 
     On a CPU the chains of densities that it knows are made by a compiled kernel (`samplers.fused`).

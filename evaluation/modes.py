@@ -24,6 +24,7 @@ NEGLIGIBLE = 12.0  # nats below what is proven: such a mode adds nothing
 _LEAST = 60  # sweeps below which no chains are run
 _CHAINS = (4, 48)
 _LOOKS = 6  # times that the chains' frames are looked at
+_SHARED, _CANDIDATES = 8, 256  # states that are tried at every density, out of so many
 _CENTRES = 8  # draws of the latents by which the middle of a mode is found
 _CLIMBS = 4  # times that the best hidden state is looked for among its neighbours
 _KEPT = 64  # states that are kept for each density
@@ -93,9 +94,13 @@ def search(
     if not met:
         met = [density.annealed(0.0).sample_base((1,), generator)]
     frames = torch.cat(met)
-    if density.frames == "binary":
-        return _binary(density, frames, generator)
-    return _continuous(density, frames.flip(0), budget, generator)
+    if density.frames == "continuous":
+        return _continuous(density, frames.flip(0), budget, generator)
+    found = _binary(density, frames, generator)
+    if budget < _LEAST or density.batch_shape[0] == 1:
+        return found
+    # Densities of a batch share their couplings, and often their modes.
+    return found.with_frames(density, _every(density, spread(found, _SHARED)))
 
 
 def _chains(
@@ -220,7 +225,8 @@ def spread(found: Found, count: int) -> Tensor:
     States are apart that differ by more than half of what the batch's states differ by on average.
     """
     best = found.log_mass[:8] - found.bound
-    states = found.states[:8].flatten(0, 1)[best.flatten().argsort(descending=True)]
+    order = best.flatten().argsort(descending=True)[:_CANDIDATES]
+    states = found.states[:8].flatten(0, 1)[order]
     apart = 0.5 * (states - states.mean(0)).norm(dim=-1).mean()
     chosen = [states[0]]
     for state in states[1:]:
