@@ -38,8 +38,8 @@ def describe(
 ) -> dict[str, Any]:
     """What a checkpoint says of its model, data and training, in plain types.
 
-    `arithmetic` is how numbers were multiplied (`cgrnn.arithmetic.use_fast_products`); a run that
-    is resumed multiplies alike. Checkpoints of before have no word on it.
+    `arithmetic` is what digits depended on (`cgrnn.arithmetic.use_fast_products`), of which a
+    resumed run keeps what it can. Older checkpoints do not have it.
     """
     return {
         "format": FORMAT,

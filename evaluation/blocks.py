@@ -1,7 +1,8 @@
 """Long work cut into blocks: what is finished is kept, and several processes share it.
 
 The blocks follow from the data and the options alone, and each draws from a generator of its own,
-seeded by its name and number. So neither a restart nor the number of processes changes a figure.
+seeded by its name and number. So neither a restart nor the number of processes changes a figure;
+the number of threads may, in its last digits.
 """
 
 from __future__ import annotations
