@@ -26,7 +26,9 @@ _CHAINS = (4, 48)
 _LOOKS = 6  # times that the chains' frames are looked at
 _SHARED, _CANDIDATES = 8, 256  # states that are tried at every density, out of so many
 _CENTRES = 8  # draws of the latents by which the middle of a mode is found
-_CLIMBS = 4  # times that the best hidden state is looked for among its neighbours
+# Times that the best hidden states are looked for among the neighbours of those there are.
+_CLIMBS, _CLIMBERS = 4, 8
+_SMALL = 32  # units of a frame up to which a factor of its precision matrix costs about a sweep
 _KEPT = 64  # states that are kept for each density
 
 
@@ -194,28 +196,30 @@ def _best(frames: Tensor, log_mass: Tensor) -> Found:
 def _continuous(
     density: Any, frames: Tensor, budget: int, generator: torch.Generator | None
 ) -> Found:
-    h = density.sample_latents(frames, generator)[0]
-    # A factor of the precision matrix costs as much as that many sweeps.
-    factor = 1 + density.visible_dim**2 // density.hidden_dim
-    count = min(len(h), max(4, budget // factor))
+    h, units = density.sample_latents(frames, generator)[0], density.hidden_dim
+    # A factor of a large precision matrix costs as much as that many sweeps.
+    large = hasattr(density, "precision") and density.visible_dim > _SMALL
+    affordable = budget // (1 + density.visible_dim**2 // units if large else 1)
     repeated = (~distinct(h)).double()
-    index = repeated.argsort(dim=0, stable=True)[:count]
-    h = h.gather(0, index[..., None].expand(-1, -1, h.shape[-1]))
+    index = repeated.argsort(dim=0, stable=True)[: max(4, affordable // 2)]
+    h = h.gather(0, index[..., None].expand(-1, -1, units))
     log_mass = density.hidden_log_mass(h).double()
-    for _ in range(min(_CLIMBS, max(0, budget // factor - count) // density.hidden_dim)):
-        flipped = _flipped(h, log_mass)
+    climbers = min(_CLIMBERS, (affordable - len(h)) // (_CLIMBS * units))
+    for _ in range(_CLIMBS if climbers > 0 else 0):
+        flipped = _flipped(h, log_mass, climbers)
         h = torch.cat([h, flipped])
         log_mass = torch.cat([log_mass, density.hidden_log_mass(flipped).double()])
     log_mass = log_mass.masked_fill(~distinct(h), -torch.inf)
     best, order = log_mass.topk(min(_KEPT, len(h)), 0)
-    top = h.gather(0, order[..., None].expand(-1, -1, h.shape[-1]))
+    top = h.gather(0, order[..., None].expand(-1, -1, units))
     return Found(log_mass.logsumexp(0), density.mean_collapsed(top), best, False)
 
 
-def _flipped(h: Tensor, log_mass: Tensor) -> Tensor:
-    """The best state with each of its units turned over in turn, `(H, B, H)`."""
-    best = h[log_mass.argmax(0), torch.arange(h.shape[1], device=h.device)]
-    return (best - torch.eye(h.shape[-1]).to(h)[:, None]).abs()
+def _flipped(h: Tensor, log_mass: Tensor, climbers: int) -> Tensor:
+    """The best distinct states with each of their units turned over in turn, `(n, B, H)`."""
+    _, order = log_mass.masked_fill(~distinct(h), -torch.inf).topk(climbers, 0)
+    best = h.gather(0, order[..., None].expand(-1, -1, h.shape[-1]))
+    return (best - torch.eye(h.shape[-1]).to(h)[:, None, None]).abs().flatten(0, 1)
 
 
 def spread(found: Found, count: int) -> Tensor:
