@@ -18,8 +18,9 @@ from evaluation.result import LogPartition
 from evaluation.schedules import Schedule
 from evaluation.walks import Progress, Walk, Weighed, plan
 
-# Chains that suffice for annealing once more from the modes, and the part of them each mode gets.
-_ENOUGH, _PART = 16, 4
+# Chains that suffice for annealing once more from the modes; and of them those that each mode gets,
+# an eighth, but so many at the least.
+_ENOUGH, _PART, _LEAST = 16, 8, 4
 # Numbers in the frames of chains that are held at a time.
 _HELD = {"cpu": 1 << 20, "cuda": 1 << 26}
 
@@ -56,7 +57,7 @@ def log_partition(
     What both miss, cheap chains from elsewhere look for, at some 3 % of the cost
     (`evaluation.modes`). The states that they find prove `log Z` from below: `bound`. Where they
     show a mode that the chains leave out, or where few weights carry the estimate, it is made anew:
-    a quarter as many chains begin in each of four modes, and `Z` is put together region by region
+    an eighth as many chains begin in each of four modes, and `Z` is put together region by region
     (`evaluation.regions`), still without bias. Where the estimate falls short of what was found
     even then, it is `missed`, its error infinite, and `log_z` at least the bound. Densities whose
     `frames` are neither binary nor continuous are not searched.
@@ -135,7 +136,7 @@ def _put_together(
     if not len(rows):
         return estimate.proven(found.bound, verdict.missed)
 
-    few, own = flat[rows], replace(walks[-1], chains=chains // _PART)
+    few, own = flat[rows], replace(walks[-1], chains=max(_LEAST, chains // _PART))
     of_walks = [Weighed(one.log_weights[:, rows], one.frames[:, rows]) for one in weighed]
     of_modes = [_up([own], few, generator, None, bias)[0] for bias in biases[:, rows]]
     around = Regions.around(few, walks, biases[:, rows])
@@ -159,7 +160,7 @@ def draw(
 ) -> Tensor:
     """Draw frames that are spread over the modes as the mass is, `(count, *B, V)`.
 
-    Formula: frames `v_i` where `count` chains of `log_partition` end, and a quarter as many from
+    Formula: frames `v_i` where `count` chains of `log_partition` end, and an eighth as many from
         each mode, drawn again with probabilities in proportion to what each adds to `Ẑ`.
     They are draws of the density as the chains and their levels grow; none is alone in its mode,
     so that Gibbs sweeps from there need not cross from one to another.
@@ -188,7 +189,7 @@ def draw(
     if found is not None:
         biases = modes.bases(flat, found.with_frames(flat, frames), generator)
         around = Regions.around(flat, walks, biases)
-        own = replace(walks[-1], chains=max(1, count // _PART))
+        own = replace(walks[-1], chains=max(_LEAST, count // _PART))
         log_weights = log_weights + around.log_shares(frames)[0]
         for number, bias in enumerate(biases):
             [mode] = _up([own], flat, generator, None, bias)

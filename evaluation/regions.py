@@ -25,10 +25,8 @@ from evaluation.walks import Walk, Weighed
 _ELSEWHERE = 1e-9
 # So few effective ones of them, and so far above, do not count at all.
 _FEW, _BY_CHANCE, _AWAY = 10.0, 5.0, 1e4
-# Standard errors, and nats beside them, by which what was found may exceed what was estimated
-# without being looked into. (What is said takes `ERRORS_ALLOWED` of them.)
-ERRORS_REASONED = 2.0
-_REASON, _SAID = 0.003, 0.01
+# Nats beside the standard errors by which what was found may exceed what was estimated.
+_ALLOWED = 0.01
 
 
 class Regions(NamedTuple):
@@ -166,6 +164,6 @@ def judge(
     stderr = (estimate.stderr**2 + share * (1 - share) / chains).sqrt()
     return Verdict(
         stderr,
-        ~(shortage <= ERRORS_REASONED * estimate.stderr + _REASON) | estimate.collapsed,
-        ~(shortage <= ERRORS_ALLOWED * stderr + _SAID),
+        ~(shortage <= ERRORS_ALLOWED * estimate.stderr + _ALLOWED) | estimate.collapsed,
+        ~(shortage <= ERRORS_ALLOWED * stderr + _ALLOWED),
     )

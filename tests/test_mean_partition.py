@@ -112,13 +112,11 @@ def test_an_estimate_that_is_proven_wrong_gives_way_and_says_so(monkeypatch):
     assert any("misses modes on 100.0% of the frames" in text for text in found.warnings())
 
 
-def test_too_few_levels_say_so():
-    """Forty units whose mass no few states hold: that the levels are few shows when they double."""
-    layer = random_layer(BinarySpikeSlabRBM, 40, 30, 0, 0.3)
-    density = layer(None).flatten()[[0] * 60]
-    found = MeanLogPartition(density, share_of(60), 10, 4, 1.0, Blocks(0))
-    assert found.drift.mean > 0.05
-    assert any("4 levels are too few" in text for text in found.warnings())
+def test_levels_that_still_move_the_mean_say_so():
+    found = mean_of(densities(0.7, frames=60), 0.1, 0, levels=100)
+    assert not any("too few" in text for text in found.warnings())
+    found.drift = mean_partition.Gap(0.3, 0.01)
+    assert any("100 levels are too few" in text for text in found.warnings())
 
 
 def test_a_pilot_that_found_more_is_not_forgotten():
