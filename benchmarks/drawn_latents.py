@@ -36,6 +36,7 @@ CASES = {
     "one sequence": Case(8, 0.6, [200], 0.05),
     "beyond the most draws": Case(8, 0.6, [20] * 20, 0.005),
 }
+CHAINS, LEVELS = 10, 200  # for densities so small
 
 
 def made(case: Case) -> tuple[CGRNN, Batches]:
@@ -67,7 +68,7 @@ def line(name: str, case: Case, seeds: int, draws: int) -> str:
     truth = enumerated(model, batches, draws)
     found = [
         likelihood.evaluate(
-            model, batches, target=case.target, generator=torch.Generator().manual_seed(seed)
+            model, batches, CHAINS, LEVELS, case.target, torch.Generator().manual_seed(seed)
         )
         for seed in range(seeds)
     ]

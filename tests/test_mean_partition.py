@@ -53,15 +53,22 @@ def test_the_target_is_met_at_a_fraction_of_the_work():
     assert found.warnings() == []
 
 
-def test_the_standard_error_is_that_of_repetitions():
+def test_the_standard_errors_are_those_of_repetitions():
+    """Both averages; the second has half of its weight on a tenth of the frames."""
     density = densities(1.0, frames=300)
-    truth = float(exact.log_partition(density).mean())
-    scores = []
+    log_z = exact.log_partition(density)
+    share = torch.cat([torch.full((30,), 0.5 / 30), torch.full((270,), 0.5 / 270)]).double()
+    off = []
     for seed in range(12):
-        found = mean_of(density, 0.03, seed, chains=10, levels=100)
-        scores.append((found.per_frame - truth) / found.stderr)
-    root_mean_square = math.sqrt(sum(score**2 for score in scores) / len(scores))
-    assert 0.5 < root_mean_square < 1.7  # chi of 12 repetitions: beyond three deviations
+        found = MeanLogPartition(density, share, 10, 100, 0.03, Blocks(seed))
+        weighted = found.per_sequence - float((share * log_z).sum())
+        pair = (
+            (found.per_frame - float(log_z.mean())) / found.stderr,
+            weighted / found.per_sequence_stderr,
+        )
+        off.append(pair)
+    for square in torch.tensor(off).square().mean(0).tolist():
+        assert 0.5 < math.sqrt(square) < 1.7  # chi of 12 repetitions: beyond three deviations
 
 
 def test_few_chains_are_corrected_for_the_log_of_a_mean():
