@@ -23,7 +23,7 @@ from evaluation import ais
 from evaluation.blocks import BatchList, Blocks
 
 DEGREES = 16  # of freedom of the variance over draws, at least: its root is then known to 18 %
-MOST_DRAWS, MOST_FRAMES = 100, 300_000
+MOST_DRAWS, MOST_FRAMES = 100, 200_000
 PILOT_FRAMES, PILOT_CHAINS, PILOT_LEVELS = 2000, 4, 100
 CAUTION = 1.25  # the pilot's variance may be too small by this
 
@@ -108,6 +108,9 @@ class Drawn:
     def spread(self, log_z: Tensor, noise: Tensor) -> Spread:
         """What the draws leave. The noise of the estimates of `log Z` is taken out.
 
+        What is left is uncertain where that noise is most of it; but then the error of the mean of
+        `log Z`, which that noise is a part of, is the larger by far.
+
         Args:
             log_z: an estimate for each frame under each draw, `(D N,)`.
             noise: its squared standard error, `(D N,)`.
@@ -165,8 +168,8 @@ class Drawn:
         count = min(max(len(draws), math.ceil(2 * variance / self.target**2)), most)
         self._expected = variance / count
         say(
-            f"{len(draws)} draws of the latents on {int(chosen.sum())} sequences: one on all "
-            f"leaves some ± {variance**0.5:.3f}; {count} are made"
+            f"one draw of the latents leaves about ± {variance**0.5:.3f}, by {len(draws)} on "
+            f"{int(chosen.sum())} sequences: {count} are made"
         )
         return count
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PATIENCE, Command
+from conftest import PATIENCE, SMALL, Command
 
 from cgrnn import __version__, load
 from cgrnn.arithmetic import use_fast_products
@@ -129,7 +129,7 @@ def test_other_options_begin_anew(
         assert command("evaluate", run, "--data", data, *WORDS).code == 130
     counted = Counted(monkeypatch, 1)
     outcome = command("evaluate", run, "--data", data, *WORDS, "--seed", 1)
-    assert outcome.code == 130 and counted.names == ["pilot-50-0"]
+    assert outcome.code == 130 and counted.names == ["search-0"]
     assert outcome.err.count("begins anew: that one had seed 0 (now 1)\n") == 1
 
 
@@ -146,7 +146,7 @@ def test_other_threads_begin_anew_and_are_told(
         outcome = command("evaluate", run, "--data", data, *WORDS)
     finally:
         torch.set_num_threads(before)
-    assert outcome.code == 130 and counted.names == ["pilot-50-0"]
+    assert outcome.code == 130 and counted.names == ["search-0"]
     assert f"begins anew: that one had threads {before} (now {before + 1})\n" in outcome.err
 
 
@@ -179,3 +179,18 @@ def test_what_a_reader_is_told(command: Command, run: Path, data: Path) -> None:
     values = [found["accuracy"]["prediction"], ahead["accuracy"][0], ahead["accuracy"][3],
               found["accuracy"]["reconstruction"]]  # fmt: skip
     assert row.split()[2:] == [f"{value:.1%}" for value in values]
+
+
+def test_a_bound_over_draws_of_latents_says_what_its_error_is(
+    command: Command, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mean_partition, "REVERSE_SWEEPS", SWEEPS)
+    monkeypatch.chdir(tmp_path)
+    words = ["--latents", "sample", "--max-epochs", 1, "--validate-every", 1, *SMALL]
+    assert command("train", "--data", music, "-o", "run", *words).code == 0
+    outcome = command("evaluate", "run", *WORDS)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(Path("run/evaluation.json").read_text())["log_likelihood"]
+    assert found["kind"] == "lower bound" and found["draws"] >= 9  # of two sequences
+    assert f"the mean over {found['draws']} draws of the latents" in outcome.out
+    assert "how far it lies below the likelihood is not in it" in outcome.out

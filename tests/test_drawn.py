@@ -108,6 +108,16 @@ def test_as_many_as_the_target_asks_for():
     assert Drawn(*made([40]), 9.0, Blocks(0)).count == 17
 
 
+def test_a_pilot_of_some_sequences_says_what_all_would(monkeypatch):
+    model, batches = made([20] * 48)
+    whole = Drawn(model, batches, 0.01, Blocks(0))
+    monkeypatch.setattr(drawn, "PILOT_FRAMES", 480)
+    some = Drawn(model, batches, 0.01, Blocks(0))
+    assert 2 * some.chain_levels == whole.chain_levels
+    assert 10 < whole.count < drawn.MOST_DRAWS
+    assert 0.4 * whole.count < some.count < 2.5 * whole.count  # 24 degrees of freedom
+
+
 def test_a_target_beyond_the_most_draws_is_missed_honestly(monkeypatch):
     monkeypatch.setattr(drawn, "MOST_DRAWS", 10)
     model, batches = made()
