@@ -138,7 +138,7 @@ def _put_together(
 
     few, own = flat[rows], replace(walks[-1], chains=max(_LEAST, chains // _PART))
     of_walks = [Weighed(one.log_weights[:, rows], one.frames[:, rows]) for one in weighed]
-    of_modes = [_up([own], few, generator, None, bias)[0] for bias in biases[:, rows]]
+    of_modes = _from_modes(own, few, biases[:, rows], generator)
     around = Regions.around(few, walks, biases[:, rows])
     estimated = masses(around, walks, of_walks, of_modes)
     again = estimated.total(estimate.log_weights[:, rows])
@@ -191,8 +191,7 @@ def draw(
         around = Regions.around(flat, walks, biases)
         own = replace(walks[-1], chains=max(_LEAST, count // _PART))
         log_weights = log_weights + around.log_shares(frames)[0]
-        for number, bias in enumerate(biases):
-            [mode] = _up([own], flat, generator, None, bias)
+        for number, mode in enumerate(_from_modes(own, flat, biases, generator)):
             part = mode.log_weights + around.log_shares(mode.frames)[number + 1]
             log_weights = torch.cat([log_weights, part - math.log(own.chains)])
             frames = torch.cat([frames, mode.frames])
@@ -325,6 +324,17 @@ def _up(
         return cell.walk.up(flat[cell.densities], cell.chains, cell.generator(flat), own)
 
     return run_cells(run, walks, flat, generator, progress)
+
+
+def _from_modes(
+    walk: Walk, flat: Any, biases: Tensor, generator: torch.Generator | None
+) -> list[Weighed]:
+    """Chains that begin around each of the modes with biases `(M, B, V)`, all side by side."""
+    count = flat.batch_shape[0]
+    numbers = torch.arange(count, device=biases.device).repeat(len(biases))
+    [every] = _up([walk], flat[numbers], generator, None, biases.flatten(0, 1))
+    parts = every.log_weights.split(count, 1), every.frames.split(count, 1)
+    return [Weighed(*part) for part in zip(*parts, strict=True)]
 
 
 def _down(
