@@ -105,8 +105,8 @@ def sweep(
     if v.shape[-1] != density.visible_dim:
         raise ValueError(f"v: frames of {v.shape[-1]} units, the density has {density.visible_dim}")
     job = _Chains(density, chains=1, levels=[levels[0], *levels], generator=generator)
-    shape = torch.broadcast_shapes(v.shape, (*density.batch_shape, v.shape[-1]))
-    ends = v.expand(shape).to(density.weight.dtype).clone(memory_format=torch.contiguous_format)
+    every, _ = torch.broadcast_tensors(v, density.visible_bias)
+    ends = every.to(density.weight.dtype).clone(memory_format=torch.contiguous_format)
     job.run(ends.numel() // v.shape[-1], {"v": ends}, move_last=True)
     return ends
 
