@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import Command
+from conftest import PATIENCE, Command
 from matplotlib.figure import Figure as Drawing
 
 from data_prep import store
@@ -163,7 +163,9 @@ def browser() -> Iterator[Any]:
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     quiet += ["--disable-component-update", "--disable-sync", "--no-first-run"]
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER, args=quiet)
+        opened = playwright.chromium.launch(
+            executable_path=BROWSER, args=quiet, timeout=1000 * PATIENCE
+        )
         yield opened
         opened.close()
 
@@ -171,6 +173,7 @@ def browser() -> Iterator[Any]:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_in_a_browser(report: Path, browser: Any, width: int) -> None:
     tab = browser.new_page(viewport={"width": width, "height": 800})
+    tab.set_default_timeout(1000 * PATIENCE)
     complaints: list[str] = []
     requests: list[str] = []
     tab.on("console", lambda message: complaints.append(message.text))
