@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from evaluation import modes
+from evaluation import contract, modes
 from evaluation.cells import Cell, run_cells
 from evaluation.modes import Found
 from evaluation.regions import Regions, judge, masses
@@ -94,6 +94,7 @@ def log_partition(
         >>> bool((estimate.log_z - exact.log_partition(layer(None))).abs() < 4 * estimate.stderr)
         True
     """
+    contract.check(density)
     if chains < 1:
         raise ValueError(f"chains must be at least 1, got {chains}")
     flat = density.flatten()
@@ -175,6 +176,7 @@ def draw(
         >>> draw(BernoulliRBM(5, 3)(None), 7, levels=10).shape
         torch.Size([7, 5])
     """
+    contract.check(density)
     flat = density.flatten()
     walks = plan(flat, count, levels, generator, "adaptive", None)
     weighed = _up(walks, flat, generator, None)
@@ -232,6 +234,7 @@ def reverse_log_partition(
     Returns:
         The estimate; its kind is "upper bound" and its `ess` that of the weights `1/w`.
     """
+    contract.check(density)
     expected = (*density.batch_shape, density.visible_dim)
     if len(samples) < 1 or samples.shape[1:] != expected:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evaluation import contract
 from evaluation.result import LogPartition
 
 MAX_VISIBLE = 20
@@ -35,7 +36,8 @@ def log_partition(density: Any) -> Tensor:
         `log Σ_h ∫∫ exp(-E(v, h, s)) ds dv`, up to 15 hidden units and any number of visible ones.
 
     Raises:
-        ValueError: when there are too many states to enumerate.
+        ValueError: when there are too many states to enumerate, or the density does not declare
+            its frames or breaks its contract (`evaluation.contract`).
 
     Example:
         >>> from cgrnn.layers import BernoulliRBM
@@ -67,7 +69,7 @@ def sample(density: Any, count: int, generator: torch.Generator | None = None) -
     share = masses.reshape(len(states), -1).softmax(0).T
     index = torch.multinomial(share, count, replacement=True, generator=generator).T
     chosen = states[index].view(count, *density.batch_shape, -1)
-    if _is_continuous(density):
+    if density.frames == "continuous":
         return density.sample_collapsed(chosen, generator)
     return chosen
 
@@ -77,7 +79,7 @@ def log_masses(density: Any) -> tuple[Tensor, Tensor]:
 
     The states are those of the frame, or of the spikes where the frame is continuous.
     """
-    continuous = _is_continuous(density)
+    continuous = contract.frames(density, "exact") == "continuous"
     units = density.hidden_dim if continuous else density.visible_dim
     limit, kind = (MAX_HIDDEN, "hidden") if continuous else (MAX_VISIBLE, "visible")
     if units > limit:
@@ -85,6 +87,9 @@ def log_masses(density: Any) -> tuple[Tensor, Tensor]:
             f"{kind}_dim: enumeration is limited to {limit} {kind} units, got {units}; "
             "estimate with evaluation.ais.log_partition instead"
         )
+    contract.check(density)
+    if continuous:
+        contract.check_masses(density)
     states = all_frames(units, density.weight.dtype).to(density.weight.device)
     mass = density.hidden_log_mass if continuous else lambda v: -density.free_energy(v)
     # A state of the spikes needs the precision matrix of the frame.
@@ -96,7 +101,3 @@ def log_masses(density: Any) -> tuple[Tensor, Tensor]:
         for block in states.split(rows)
     ]
     return states, torch.cat(blocks)
-
-
-def _is_continuous(density: Any) -> bool:
-    return "precision_diag" in density.contextual

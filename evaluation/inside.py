@@ -318,7 +318,9 @@ def _enumeration_cost(density: Any) -> int:
     """Multiplications of `exact.log_partition`; without end where it refuses."""
     visible, hidden = density.visible_dim, density.hidden_dim
     frames = density.batch_shape.numel()
-    if "precision_diag" in density.contextual:
+    if density.frames is None:
+        return _EXACT_COST + 1
+    if density.frames == "continuous":
         return frames * visible**3 << hidden if hidden <= exact.MAX_HIDDEN else _EXACT_COST + 1
     return frames * visible * hidden << visible if visible <= exact.MAX_VISIBLE else _EXACT_COST + 1
 

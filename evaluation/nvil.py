@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evaluation import modes
+from evaluation import contract, modes
 from evaluation.proposals import (
     BernoulliUnits,
     GaussianUnits,
@@ -81,7 +81,8 @@ def log_partition(
         squared weights, and `log_weights` are `log w_i`, not squared, `(samples, *B)`.
 
     Raises:
-        ValueError: when there are no samples, or the proposal is for another batch of densities.
+        ValueError: when there are no samples, the proposal is for another batch of densities, or
+            the density does not declare its frames or breaks its contract (`evaluation.contract`).
 
     Example:
         >>> from cgrnn.layers import BernoulliRBM
@@ -95,6 +96,8 @@ def log_partition(
         >>> bool(-4 * bound.stderr < gap), bool(gap < 0.1)
         (True, True)
     """
+    contract.check(density)
+    contract.frames(density, "nvil")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     flat = density.flatten()
@@ -160,7 +163,8 @@ def train(
         A proposal for the densities of the flattened batch.
 
     Raises:
-        ValueError: when `steps` is negative.
+        ValueError: when `steps` is negative, or the density does not declare its frames or breaks
+            its contract.
 
     Example:
         >>> from cgrnn.layers import BernoulliRBM
@@ -170,6 +174,8 @@ def train(
         >>> v.shape, log_ratio.shape
         (torch.Size([7, 1, 5]), torch.Size([7, 1]))
     """
+    contract.check(density)
+    contract.frames(density, "nvil")
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}")
     flat = density.flatten()
@@ -223,7 +229,7 @@ def _chains(density: Any, generator: torch.Generator | None) -> tuple[Tensor, Un
         for start in range(0, batch, size)
     ]
     frames, mean, variance = zip(*found, strict=True)
-    kind = GaussianUnits if _is_continuous(density) else BernoulliUnits
+    kind = GaussianUnits if density.frames == "continuous" else BernoulliUnits
     return torch.cat(frames, 1), kind.of_moments(torch.cat(mean), torch.cat(variance))
 
 
@@ -245,11 +251,12 @@ def _explore(
         starts.append(v)
     v = torch.cat(starts)
     first = second = torch.zeros_like(v[0], dtype=torch.float64)
+    continuous = density.frames == "continuous"
     for _ in range(_MARGINAL_SWEEPS):
         # Moments given the latents in place of those of the frames: exact where W = 0.
         latents = density.sample_latents(v, generator)
         mean = density.mean_visible(latents).double()
-        variance = 1 / density.visible_precision(latents) if _is_continuous(density) else 0.0
+        variance = 1 / density.visible_precision(latents) if continuous else 0.0
         first = first + mean.mean(0) / _MARGINAL_SWEEPS
         second = second + (mean**2 + variance).mean(0) / _MARGINAL_SWEEPS
         v = density.sample_visible(latents, generator)
@@ -273,7 +280,3 @@ def _advance(
     v = density.gibbs_step(frames[:, rows], generator)
     frames[:, rows] = v
     return v, density.free_energy(v)
-
-
-def _is_continuous(density: Any) -> bool:
-    return "precision_diag" in density.contextual

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cgrnn import draws
 from cgrnn.arithmetic import rounded_layers
+from cgrnn.layers import feedback
 from cgrnn.layers.energy import EnergyDensity
 from cgrnn.layers.tractable import check_context
 
@@ -75,7 +76,11 @@ class ConditionalRBM(nn.Module, ABC):
             v: frames.
             sample: feed back draws of the latents instead of their expectation.
             generator: source of the draws.
+
+        Raises:
+            ValueError: it is not what the density expects of the latents (`layers.feedback`).
         """
+        feedback.check(self)
         density = self._density(**self._contextual(None))
         projected = density.project(v)
         logits = density.hidden_logits(v, projected)

@@ -71,7 +71,9 @@ class EnergyDensity(Tempered):
     hidden_bias: Tensor
     beta: float
 
-    # What frames hold, "binary" or "continuous"; None: something else, which cannot be enumerated.
+    # What a frame is: "binary", every state of {0, 1}^V, or "continuous", R^V; given the latents,
+    # and at beta = 0, units are independent, and Gaussian if continuous. None says nothing: such a
+    # density is estimated by annealing alone, which asks nowhere over what to sum.
     frames: ClassVar[str | None] = None
     # The fields that the context moves, which have the batch shape.
     contextual: ClassVar[tuple[str, ...]] = ("visible_bias", "hidden_bias")
@@ -134,7 +136,15 @@ class EnergyDensity(Tempered):
         return self._map(lambda field: field[index])
 
     def _map(self, function: Any) -> Any:
-        return replace(self, **{name: function(getattr(self, name)) for name in self.contextual})
+        fields = {name: getattr(self, name) for name in self.contextual}
+        for name, field in fields.items():
+            if field.shape[:-1] != self.batch_shape or not field.dim():
+                raise ValueError(
+                    f"{type(self).__name__}.{name}: a field that the context moves is a vector, of "
+                    f"shape (*B, n) with B = {tuple(self.batch_shape)}, got {tuple(field.shape)}; "
+                    "leave it out of `contextual`, or flatten it to a vector"
+                )
+        return replace(self, **{name: function(field) for name, field in fields.items()})
 
     def free_energy(self, v: Tensor, projected: Any = None) -> Tensor:
         """`F(v) = -log Σ_latents exp(-E(v, latents))`, `(*S, *B)`."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgrnn.layers import EnergyDensity
+from cgrnn.layers import EnergyDensity, feedback
 from cgrnn.layers.conditional import ConditionalRBM, LatentDrive
 from cgrnn.models.pieces import mean_in_pieces
 from cgrnn.models.sequence import Estimate, Scores, SequenceModel
@@ -301,6 +301,7 @@ class RecurrentModel(SequenceModel):
     def _drive(self, frames: Tensor, generator: torch.Generator | None) -> LatentDrive | None:
         if self.feedback == "visible":
             return None
+        feedback.check(self.layer)  # here, too: a layer may have a drive of its own
         by_time = frames.transpose(0, 1).contiguous()
         drive: LatentDrive = self.layer.drive(by_time, self._samples_feedback, generator)
         return drive

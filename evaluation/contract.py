@@ -1,0 +1,130 @@
+"""The cheap half of the contract of `EnergyDensity`, checked before a figure is made.
+
+An estimate of `log Z` is right where `base_log_partition` and `sample_base` belong to the free
+energy at `beta = 0`, and free energy, latents and frames to one energy. An estimator that takes
+this for granted makes of a density that breaks it a wrong figure with a small error. So each class
+is checked once a process, on a few densities with moderate parameters (`evaluation.specimen`).
+
+What it cannot see: that latents which are right one by one are drawn together wrongly, to first
+order; a constant of `free_energy` at `beta = 0` where a class does not declare its frames; a method
+that goes wrong only where parameters are extreme; `energy` alone being wrong in a term that all
+other methods lack, which makes no `log Z` wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+import torch
+
+from evaluation import identities, latent_laws, masses
+from evaluation.specimen import Specimen, weaker
+
+KINDS = ("binary", "continuous")
+_FRAMES = 5
+_COLLAPSED_VISIBLE = 32  # up to which sweeps are collapsed unasked
+
+_kept: WeakSet[type] = WeakSet()
+_kept_masses: WeakSet[type] = WeakSet()
+
+
+def frames(density: Any, user: str) -> str:
+    """The kind of frames a density declares, "binary" or "continuous".
+
+    Args:
+        density: any energy density.
+        user: what needs to know, for the error.
+
+    Raises:
+        ValueError: it declares none.
+    """
+    declared: str | None = density.frames
+    if declared is None:
+        raise ValueError(
+            f"{type(density).__name__}.frames: is None, and {user} must know over which frames to "
+            'sum; declare "binary" (every frame of {0, 1}^V) or "continuous" (R^V), or else '
+            "estimate with evaluation.ais.log_partition"
+        )
+    return declared
+
+
+def check(density: Any) -> None:
+    """Refuse a density whose methods do not belong together. Checked once for a class.
+
+    Nothing is drawn from the global generators, and no gradient is recorded.
+
+    Args:
+        density: energy density with batch shape `(*B,)`.
+
+    Raises:
+        ValueError: it names the class, the method, what it gave and what it should have given.
+
+    Example:
+        >>> from cgrnn.layers.bernoulli_rbm import BernoulliRBMDensity
+        >>> class Mistaken(BernoulliRBMDensity):
+        ...     def base_log_partition(self):
+        ...         return super().base_log_partition() + 1.0
+        >>> check(Mistaken(torch.ones(2, 1), torch.zeros(2), torch.zeros(1), 1.0))
+        Traceback (most recent call last):
+        ...
+        ValueError: Mistaken.base_log_partition: gave 5.01 ...
+    """
+    if density.frames not in (None, *KINDS):
+        raise ValueError(
+            f"{type(density).__name__}.frames: is {density.frames!r}, should be None or one of "
+            f"{', '.join(KINDS)}"
+        )
+    _once(density, _kept, _whole)
+    if hasattr(density, "collapsed_step") and density.visible_dim <= _COLLAPSED_VISIBLE:
+        check_masses(density)
+
+
+def check_masses(density: Any) -> None:
+    """Refuse a density over continuous frames whose `hidden_log_mass` is not that of its other
+    methods, summed over the hidden units' states in {0, 1}. Checked once for a class.
+
+    Raises:
+        ValueError: as for `check`; or it has no such method.
+    """
+    for method in ("hidden_log_mass", "sample_collapsed"):
+        if not hasattr(density, method):
+            raise ValueError(
+                f"{type(density).__name__}.{method}: is missing, and continuous frames can only be "
+                "integrated by it; estimate with evaluation.ais.log_partition instead"
+            )
+    _once(density, _kept_masses, masses.agree)
+
+
+def _once(density: Any, kept: WeakSet[type], function: Callable[[Specimen], bool]) -> None:
+    """Check a class that was not yet found to keep the contract."""
+    kind = type(density)
+    if kind in kept or not density.batch_shape.numel():
+        return
+    device = density.weight.device
+    used = [device] if device.type == "cuda" else []
+    # A method may draw from the global generators, though it is given one.
+    with torch.no_grad(), torch.random.fork_rng(used):
+        if function(Specimen.of(density)):
+            kept.add(kind)
+
+
+def _whole(specimen: Specimen) -> bool:
+    """Whether there are couplings by which all could be checked."""
+    identities.paths(specimen)
+    if specimen.frames is None:
+        identities.base_of_undeclared(specimen)
+    else:
+        identities.base(specimen, "annealed")
+        identities.base(specimen, "tempered")
+    frames = specimen.base(_FRAMES)
+    beta = weaker(latent_laws.weak_coupling(specimen, frames))
+    latent_laws.agree(specimen, beta, frames)
+    if specimen.frames is None:
+        identities.frames_of_undeclared(specimen)
+        strong = beta
+    else:
+        strong = identities.frames_given_latents(specimen[:1], beta, frames[:, :1])
+    identities.gibbs_step(specimen, (beta, (beta * strong) ** 0.5, strong))
+    return beta > 0 and bool(specimen.density.weight.any())
