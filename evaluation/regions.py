@@ -25,6 +25,7 @@ from evaluation.walks import Walk, Weighed
 _ELSEWHERE = 1e-9
 # So few effective ones of them, and so far above, do not count at all.
 _FEW, _BY_CHANCE, _AWAY = 10.0, 5.0, 1e4
+_COUNTS = 0.05  # share of `Z` from which on a region's tail matters
 # Nats beside the standard errors by which what was found may exceed what was estimated.
 _ALLOWED = 0.01
 
@@ -62,11 +63,12 @@ def _log_prob(base: Any, frames: Tensor) -> Tensor:
 
 
 class Masses(NamedTuple):
-    """`log Z_m` of every region, with errors and effective weights, `(1 + M, B)` each."""
+    """`log Z_m` of every region, with errors, effective weights and tails, `(1 + M, B)` each."""
 
     log_z: Tensor
     stderr: Tensor
     ess: Tensor
+    tail: Tensor
 
     def total(self, log_weights: Tensor) -> LogPartition:
         """`log Σ_m Z_m`. Errors are added as if the regions were independent, which errs on the
@@ -75,7 +77,12 @@ class Masses(NamedTuple):
         part = (self.log_z - log_z).exp()
         error = (part * self.stderr).nan_to_num(nan=math.inf, posinf=math.inf)
         return LogPartition(
-            log_z, error.norm(dim=0), 1 / (part**2 / self.ess).sum(0), "estimate", log_weights
+            log_z,
+            error.norm(dim=0),
+            1 / (part**2 / self.ess).sum(0),
+            "estimate",
+            log_weights,
+            tail=self.tail.masked_fill(part < _COUNTS, 0.0).amax(0),
         )
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from evaluation import tails
+
 Kind = Literal["exact", "estimate", "lower bound", "upper bound"]
 
 ERRORS_ALLOWED = 3.0
@@ -33,6 +35,8 @@ class LogPartition:
             estimated (`evaluation.modes`); None where nothing was looked for. An estimate below it
             is not given as it is: `log_z` is then the bound itself and its error infinite.
         missed: where states were found that the estimate does not account for, `(*B,)`.
+        tail: shape of the Pareto law of the largest weights, `(*B,)` (`evaluation.tails`): the
+            larger of those of the groups that count. From 1 on a mean of weights says nothing.
     """
 
     log_z: Tensor
@@ -42,14 +46,17 @@ class LogPartition:
     log_weights: Tensor
     bound: Tensor | None = None
     missed: Tensor | None = None
+    tail: Tensor | None = None
 
     @property
     def collapsed(self) -> Tensor:
         """Where neither the estimate nor its error is to be trusted, `(*B,)`: too few weights carry
-        it, or it has `missed` something. Too few are fewer than a twentieth of them and than ten,
-        or a quarter of forty."""
+        it, their tail is too heavy, or it has `missed` something. Too few are fewer than a
+        twentieth of them and than ten, or a quarter of forty."""
         count = len(self.log_weights)
         few = self.ess < max(0.05 * count, min(10.0, 0.25 * count))
+        if self.tail is not None:
+            few = few | (self.tail > tails.HEAVY)
         return few if self.missed is None else few | self.missed
 
     def proven(self, bound: Tensor, missed: Tensor | None = None) -> LogPartition:
@@ -78,6 +85,9 @@ class LogPartition:
             log_z=self.log_z.index_copy(0, rows, other.log_z),
             stderr=self.stderr.index_copy(0, rows, other.stderr),
             ess=self.ess.index_copy(0, rows, other.ess),
+            tail=None
+            if self.tail is None or other.tail is None
+            else self.tail.index_copy(0, rows, other.tail),
         )
 
     @classmethod
@@ -97,6 +107,7 @@ class LogPartition:
             log_weights.view(-1, *shape),
             whole([part.bound for part in parts]),
             whole([part.missed for part in parts]),
+            whole([part.tail for part in parts]),
         )
 
     @classmethod
@@ -156,6 +167,9 @@ class LogPartition:
             ess=1.0 / (part**2 / ess).sum(0),
             kind=kind,
             log_weights=torch.cat(list(groups)),
+            tail=torch.stack([tails.tail_index(group) for group in groups])
+            .masked_fill(missed, 0.0)
+            .amax(0),
         )
 
 
