@@ -197,9 +197,9 @@ def draw(
             part = mode.log_weights + around.log_shares(mode.frames)[number + 1]
             log_weights = torch.cat([log_weights, part - math.log(own.chains)])
             frames = torch.cat([frames, mode.frames])
-    chosen = torch.multinomial(
-        log_weights.softmax(0).T, count, replacement=True, generator=generator
-    ).T
+    share = log_weights.softmax(0).nan_to_num()
+    share = torch.where(share.sum(0) > 0, share, 1.0)  # of weights that have diverged, any
+    chosen = torch.multinomial(share.T, count, replacement=True, generator=generator).T
     drawn = frames.gather(0, chosen[..., None].expand(-1, -1, frames.shape[-1]))
     return drawn.view(count, *density.batch_shape, -1)
 

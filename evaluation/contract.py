@@ -66,10 +66,11 @@ def check(density: Any) -> None:
         >>> class Mistaken(BernoulliRBMDensity):
         ...     def base_log_partition(self):
         ...         return super().base_log_partition() + 1.0
-        >>> check(Mistaken(torch.ones(2, 1), torch.zeros(2), torch.zeros(1), 1.0))
-        Traceback (most recent call last):
-        ...
-        ValueError: Mistaken.base_log_partition: gave 5.01 ...
+        >>> try:
+        ...     check(Mistaken(torch.ones(2, 1), torch.zeros(2), torch.zeros(1), 1.0))
+        ... except ValueError as error:
+        ...     print(str(error).split(":")[0])
+        Mistaken.base_log_partition
     """
     if density.frames not in (None, *KINDS):
         raise ValueError(

@@ -29,6 +29,7 @@ from evaluation.specimen import (
 
 _FELT = 1.5  # by how much a frame moves the logit of some hidden unit, in nats
 _PAIRS = 4
+_MOST_UNITS = 1024  # whose law is read off as many draws of them all
 _MOST_NUMBERS = 1 << 17
 
 
@@ -118,7 +119,9 @@ def _kind(latents: Latents) -> _Kind | None:
     some forbid those of others."""
     h, *others = latents
     values = h[:PILOT].unique().tolist()
-    if h.dim() != 3 or len(values) != 2 or not bool(((h == values[0]) | (h == values[1])).all()):
+    if h.dim() != 3 or h.shape[-1] > _MOST_UNITS or len(values) != 2:
+        return None
+    if not bool(((h == values[0]) | (h == values[1])).all()):
         return None
     if others and not (len(others) == 1 and others[0].shape == h.shape and _real(others[0])):
         return None

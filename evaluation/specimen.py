@@ -19,6 +19,7 @@ _TEMPERATURE = 1.5  # moves precisions that are all 1, and would hide a fault, a
 _BIAS = 1.5  # units are on with a probability between 0.18 and 0.82
 DRAWS, PILOT, TRIALS = 1024, 32, 40
 _NO_SPREAD = 1e-10
+_PIECE = 256  # frames at a time
 _BELOW_ONE, _ABOVE_ONE = 0.4, 2.5
 
 
@@ -105,15 +106,14 @@ class Specimen:
             ValueError: the units depend on each other, or their mass is not finite.
         """
         zero = torch.zeros_like(self.deviations)[None]
-        single = torch.diag_embed(self.deviations).transpose(0, 1)  # (V, K, V)
         at_zero = self.shaped(method, energy(zero), zero.shape[:-1])[0]
-        up = energy(single).T - at_zero[:, None]
+        up = self._of_single_units(energy, 1.0) - at_zero[:, None]
         if self.frames == "binary":
             slope, curvature = up, torch.zeros_like(up)
             mean = torch.sigmoid(-slope)
             units = Units(mean, mean * (1 - mean), softplus(-slope).sum(-1) - at_zero)
         else:
-            down = energy(-single).T - at_zero[:, None]
+            down = self._of_single_units(energy, -1.0) - at_zero[:, None]
             slope = (up - down) / (2 * self.deviations)
             curvature = (up + down) / self.deviations**2
             if not bool((curvature > 0).all()):
@@ -123,7 +123,8 @@ class Specimen:
                 )
             logs = slope**2 / curvature + math.log(2 * math.pi) - curvature.log()
             units = Units(-slope / curvature, 1 / curvature, 0.5 * logs.sum(-1) - at_zero)
-        v = self.deviations * torch.empty_like(single[:3]).normal_(generator=self.random)
+        v = torch.empty_like(repeated(self.deviations, 3)).normal_(generator=self.random)
+        v = self.deviations * v
         v = (v > 0).to(v) if self.frames == "binary" else v
         terms = slope * v + 0.5 * curvature * v**2
         self.agree(
@@ -135,6 +136,15 @@ class Specimen:
             "a sum over units; they are not independent there",
         )
         return units
+
+    def _of_single_units(self, energy: Callable[[Tensor], Tensor], sign: float) -> Tensor:
+        """Energies of the frames that are zero but for one unit, `(K, V)`."""
+        values = []
+        for units in torch.arange(self.deviations.shape[1]).split(_PIECE):
+            v = torch.zeros_like(repeated(self.deviations, len(units)))
+            v[torch.arange(len(units)), :, units] = sign * self.deviations.T[units]
+            values.append(energy(v))
+        return torch.cat(values).T
 
     def coupling(self, exponents: Callable[[float], Tensor], wanted: float = 0.45) -> float:
         """A beta at which `exponents(beta)`, `(n, K)`, have about the wanted deviation over their
@@ -203,7 +213,7 @@ class Specimen:
             self.agree(method, f"{name}, over the right one", x.var(0), variance, room, source)
         total = variance.sum(-1)
         cumulants = (variance * (1 - 6 * variance)).sum(-1) if binary else 0.0  # the fourth
-        room = ERRORS_ALLOWED * ((2 * total**2 + cumulants) / n).sqrt() + rare
+        room = ERRORS_ALLOWED * ((2 * total**2 + cumulants).clamp(min=0) / n).sqrt() + rare
         signs = torch.empty_like(x[0, 0]).normal_(generator=self.random).sign()
         for weights in (torch.ones_like(signs), signs):
             squares, name = ((x @ weights) ** 2).mean(0), f"the variance of a sum of units {what}"

@@ -135,17 +135,14 @@ def test_annealing_from_bases_of_their_own_equals_the_plain_loop(kind):
     assert torch.allclose(found.frames, last, atol=1e-10, rtol=1e-10)
 
 
-def test_frames_and_fields_of_other_shapes_are_refused_or_spread_out():
+def test_frames_and_fields_of_other_shapes_are_refused():
     density = random_batch(BINARY[0], VISIBLE, HIDDEN, 4, COUNT)
     with pytest.raises(ValueError, match="v: frames of 99 units"):
         chain(density, torch.zeros(COUNT, 99, dtype=torch.float64), 1, generator(0))
-    one = replace(density, hidden_bias=density.hidden_bias[0])  # one for the whole batch
-    every = replace(density, hidden_bias=density.hidden_bias[:1].expand(COUNT, -1))
     start = torch.zeros(CHAINS, COUNT, VISIBLE, dtype=torch.float64)
-    ends = [chain(each, start, 2, generator(1)) for each in (one, every)]
-    assert torch.equal(*ends)
-    with pytest.raises(RuntimeError, match="expand"):
-        chain(replace(density, hidden_bias=density.hidden_bias[:2]), start, 2, generator(1))
+    for bias in (density.hidden_bias[0], density.hidden_bias[:2]):  # not one for each density
+        with pytest.raises((ValueError, RuntimeError), match=r"hidden_bias|expand"):
+            chain(replace(density, hidden_bias=bias), start, 2, generator(1))
 
 
 @pytest.mark.parametrize("kind", LAYERS)
