@@ -100,20 +100,27 @@ def masses(
         weighed: their chains.
         of_modes: chains that begin in each mode, if there are any.
     """
-    groups = [one.log_weights + regions.log_shares(one.frames) for one in weighed]
+    # Regions stand behind the chains, as if they were densities of the batch.
+    groups = [(one.log_weights + regions.log_shares(one.frames)).transpose(0, 1) for one in weighed]
     shares = [walk.share for walk in walks]
-    found = [LogPartition.from_groups([group[0] for group in groups], shares)]
-    for number in range(1, len(groups[0])):
-        elsewhere = [group[number] for group in groups]
-        if of_modes:
-            own = of_modes[number - 1]
-            near = own.log_weights + regions.log_shares(own.frames)[number]
-            weight = [1.0, *(_ELSEWHERE * share for share in shares)]
-            sure = [_unless_by_chance(group, near) for group in elsewhere]
-            found.append(LogPartition.from_groups([near, *sure], weight))
-        else:
-            found.append(LogPartition.from_groups(elsewhere, shares))
-    return Masses(*(torch.stack([getattr(one, name) for one in found]) for name in Masses._fields))
+    found = LogPartition.from_groups(groups, shares)
+    parts = [getattr(found, name) for name in Masses._fields]
+    if of_modes:
+        near = torch.stack(
+            [
+                one.log_weights + regions.log_shares(one.frames)[number]
+                for number, one in enumerate(of_modes, start=1)
+            ],
+            1,
+        )
+        elsewhere = [_unless_by_chance(group[:, 1:], near) for group in groups]
+        weight = [1.0, *(_ELSEWHERE * share for share in shares)]
+        own = LogPartition.from_groups([near, *elsewhere], weight)
+        parts = [
+            torch.cat([part[:1], getattr(own, name)])
+            for part, name in zip(parts, Masses._fields, strict=True)
+        ]
+    return Masses(*parts)
 
 
 def _unless_by_chance(group: Tensor, near: Tensor) -> Tensor:
