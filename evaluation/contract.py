@@ -24,10 +24,10 @@ from evaluation.specimen import Specimen, weaker
 
 KINDS = ("binary", "continuous")
 _FRAMES = 5
-_COLLAPSED_VISIBLE = 32  # up to which sweeps are collapsed unasked
 
 _kept: WeakSet[type] = WeakSet()
 _kept_masses: WeakSet[type] = WeakSet()
+_kept_large_masses: WeakSet[type] = WeakSet()
 
 
 def frames(density: Any, user: str) -> str:
@@ -78,24 +78,27 @@ def check(density: Any) -> None:
             f"{', '.join(KINDS)}"
         )
     _once(density, _kept, _whole)
-    if hasattr(density, "collapsed_step") and density.visible_dim <= _COLLAPSED_VISIBLE:
-        check_masses(density)
+    if density.frames is not None and hasattr(density, "hidden_log_mass"):
+        _check_masses(density)
 
 
-def check_masses(density: Any) -> None:
-    """Refuse a density over continuous frames whose `hidden_log_mass` is not that of its other
-    methods, summed over the hidden units' states in {0, 1}. Checked once for a class.
+def check_enumerable(density: Any) -> None:
+    """Refuse a density over continuous frames that cannot be integrated in closed form.
 
     Raises:
-        ValueError: as for `check`; or it has no such method.
+        ValueError: it lacks a method.
     """
     for method in ("hidden_log_mass", "sample_collapsed"):
-        if not hasattr(density, method):
+        if density.frames == "continuous" and not hasattr(density, method):
             raise ValueError(
                 f"{type(density).__name__}.{method}: is missing, and continuous frames can only be "
                 "integrated by it; estimate with evaluation.ais.log_partition instead"
             )
-    _once(density, _kept_masses, masses.agree)
+
+
+def _check_masses(density: Any) -> None:
+    large = not masses.reads_all(density)
+    _once(density, _kept_large_masses if large else _kept_masses, masses.agree)
 
 
 def _once(density: Any, kept: WeakSet[type], function: Callable[[Specimen], bool]) -> None:

@@ -87,9 +87,8 @@ def log_masses(density: Any) -> tuple[Tensor, Tensor]:
             f"{kind}_dim: enumeration is limited to {limit} {kind} units, got {units}; "
             "estimate with evaluation.ais.log_partition instead"
         )
+    contract.check_enumerable(density)
     contract.check(density)
-    if continuous:
-        contract.check_masses(density)
     states = all_frames(units, density.weight.dtype).to(density.weight.device)
     mass = density.hidden_log_mass if continuous else lambda v: -density.free_energy(v)
     # A state of the spikes needs the precision matrix of the frame.

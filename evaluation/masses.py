@@ -11,9 +11,9 @@ from torch.nn.functional import softplus
 
 from evaluation.specimen import ERRORS_ALLOWED, RARE, Specimen, Units, repeated
 
-_DRAWS, _STATES = 512, 3
-_MOST_VISIBLE = 64  # of V² frames at a time
-_FELT, _TRIALS = 0.1, 5  # by how much the units of a frame, or their means, depend on couplings
+_DRAWS, _STATES = 512, 2
+_MOST_NUMBERS = 1 << 18
+_FELT, _TRIALS = 0.1, 4  # by how much the units of a frame, or their means, depend on couplings
 
 
 class _Frames(NamedTuple):
@@ -35,26 +35,46 @@ class _Frames(NamedTuple):
 
 
 def agree(specimen: Specimen) -> bool:
-    """Check `hidden_log_mass(h)` and `sample_collapsed(h)` of states `h` in {0, 1}^H.
+    """Check `hidden_log_mass(h)` of some states, and what else is known of frames given them.
 
-    A frame given `h` has the log density `-U(v)` with
+    A continuous frame given `h` in {0, 1}^H has the log density `-U(v)` with
     `U(v) = F(v) - Σ_i h_i a_i - softplus(a_i)`, a the hidden units' logits at `v`. If frames are
     Gaussian given the hidden units, its mass, mean and covariance are read off V² frames.
 
     Returns:
-        Whether all was checked. In large frames it is the base alone, and couplings that are too
-        small hide a fault.
+        Whether all was checked that can be: couplings that are too small hide a fault.
     """
     specimen = specimen[:1]
     base, v = specimen.density.annealed(0.0), specimen.base(1)[0]
-    draws = base.sample_latents(repeated(v, _DRAWS), specimen.random)[0]
-    if not bool(((draws == 0) | (draws == 1)).all()):
-        value = float(draws[(draws != 0) & (draws != 1)][0])
+    draws, *others = base.sample_latents(repeated(v, _DRAWS), specimen.random)
+    outside = draws[(draws != 0) & (draws != 1)]
+    if not outside.numel():
+        _agree_on_base(specimen, base, draws, v)
+    if specimen.frames == "binary":
+        if not others:
+            _agree_on_energy(specimen, draws[:_STATES])
+    elif outside.numel():
         raise ValueError(
-            f"{specimen.name}.sample_latents: gave a hidden unit the value {value:.6g}, should "
-            "have given 0 or 1: hidden_log_mass is summed over these; estimate log Z with "
-            "evaluation.ais.log_partition instead"
+            f"{specimen.name}.sample_latents: gave a hidden unit the value {float(outside[0]):.6g},"
+            " should have given 0 or 1: hidden_log_mass is summed over these; with frames = None "
+            "log Z is estimated by annealing without it"
         )
+    elif reads_all(specimen.density) and v.dtype == torch.float64:
+        for h in draws[:_STATES]:
+            frames = _felt(specimen, h)
+            if frames is None:
+                return False
+            _agree_on_state(specimen, h, frames)
+    return bool(specimen.density.weight.any())
+
+
+def reads_all(density: Any) -> bool:
+    """Whether V² frames are cheap; else continuous ones are checked at `beta = 0` alone."""
+    return density.visible_dim**2 * density.hidden_dim <= _MOST_NUMBERS
+
+
+def _agree_on_base(specimen: Specimen, base: Any, draws: Tensor, v: Tensor) -> None:
+    """At `beta = 0` the mass of a state is `Z` times its probability."""
     logits, h = base.hidden_logits(v), draws[:_STATES]
     probability = torch.sigmoid(logits)
     room = ERRORS_ALLOWED * (probability * (1 - probability) / _DRAWS).sqrt() + RARE / _DRAWS
@@ -64,14 +84,22 @@ def agree(specimen: Specimen) -> bool:
     what, source = "a state at beta = 0", "by base_log_partition and hidden_logits"
     mass = base.hidden_log_mass(h).to(expected)
     specimen.agree("hidden_log_mass", what, mass, expected, 0.0, source)
-    if specimen.density.visible_dim > _MOST_VISIBLE or v.dtype != torch.float64:
-        return False
-    for one in h:
-        frames = _felt(specimen, one)
-        if frames is None:
-            return False
-        _agree_on_state(specimen, one, frames)
-    return bool(specimen.density.weight.any())
+
+
+def _agree_on_energy(specimen: Specimen, h: Tensor) -> None:
+    """`log mass(h) = log Σ_v exp(-E(v, h))` of binary frames, but for a constant."""
+    exact = []
+    for state in h:
+
+        def energy(v: Tensor, state: Tensor = state) -> Tensor:
+            result: Tensor = specimen.density.energy(v, repeated(state, len(v)))
+            return result
+
+        exact.append(specimen.units(energy, "energy", "given hidden units").log_mass)
+    rises, mass = torch.stack(exact).diff(dim=0), specimen.density.hidden_log_mass(h)
+    what, source = "one state over another", "the sum of exp(-energy) over {0, 1}^V"
+    room = specimen.rounding * torch.stack(exact).abs().max()
+    specimen.agree("hidden_log_mass", what, mass.to(rises).diff(dim=0), rises, room, source)
 
 
 def _felt(specimen: Specimen, h: Tensor) -> _Frames | None:
@@ -123,6 +151,11 @@ def _agree_on_state(specimen: Specimen, h: Tensor, frames: _Frames) -> None:
     mass = frames.density.hidden_log_mass(h).to(frames.log_mass)
     source = "the integral of exp(-free_energy) times the state's probability, if Gaussian"
     specimen.agree("hidden_log_mass", "a state", mass, frames.log_mass, 0.0, source)
+    if hasattr(frames.density, "mean_collapsed"):
+        gave, right = frames.density.mean_collapsed(h).to(frames.mean), frames.mean
+        source, room = "the mean of that law", specimen.rounding * specimen.deviations
+        right = right * specimen.deviations
+        specimen.agree("mean_collapsed", "a unit of a frame", gave, right, room, source)
     factored = specimen.density.visible_dim**3
     many = repeated(h, max(_DRAWS, min(16 * _DRAWS, (1 << 22) // factored)))
     v = frames.density.sample_collapsed(many, specimen.random) / specimen.deviations

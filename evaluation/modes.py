@@ -86,9 +86,12 @@ def search(
         starts: further frames to begin at, `(n, V)`, such as data, or states found elsewhere.
 
     Returns:
-        None for a density that does not say what its frames are.
+        None for a density that does not say what its frames are, or whose frames are continuous and
+        not integrated in closed form.
     """
     if density.frames is None:
+        return None
+    if density.frames == "continuous" and not hasattr(density, "hidden_log_mass"):
         return None
     met = [] if starts is None else [_every(density, starts)]
     if budget >= _LEAST:
