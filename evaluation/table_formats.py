@@ -63,10 +63,10 @@ def legend(table: Table, best: str) -> list[str]:
     """What the signs mean, and the notes."""
     return [
         f"{best}: leads its column by more than twice the standard error of the difference. "
-        "= exact, ≈ estimate, ≥ lower bound; ± one standard error: of likelihoods "
+        "= exact, ≈ estimate, ≥ lower bound, ≤ upper bound; ± one standard error: of likelihoods "
         "Monte-Carlo noise, without the bias of an estimate and the gap of a bound to the "
         "likelihood; of other figures their spread over sequences. By sequence: the mean of each "
-        "sequence's average per frame, with the error of the average over frames.",
+        "sequence's average per frame.",
         *table.notes,
     ]
 

@@ -355,8 +355,9 @@ def render(result: dict[str, Any]) -> str:
         table([result]).rstrip(),
         _protocols(result),
     ]
-    if units.normalised(*normalisation(result["data"])):
-        lines.append(units.conversion(result["data"]["std"], scores["nats_to_file_units"]))
+    mean, std = normalisation(result["data"])
+    if units.normalised(mean, std):
+        lines.append(units.conversion(std, scores["nats_to_file_units"]))
     if scores["stderr"]:
         lines.append(f"± covers {scores['stderr_covers']}")
     if scores["bounds"]:
@@ -366,8 +367,7 @@ def render(result: dict[str, Any]) -> str:
         lines.append(f"lower bounds per frame: {named}; quoted: {scores['estimator']}")
     if scores["draws"]:
         lines.append(
-            f"lower bound, the mean over {scores['draws']} draws of the latents that are fed back; "
-            "± is its Monte-Carlo error: how far it lies below the likelihood is not in it"
+            f"lower bound: the mean over {scores['draws']} draws of the latents that are fed back"
         )
     if scores["chains"]:
         gap = scores["reverse_gap"]
@@ -380,10 +380,11 @@ def render(result: dict[str, Any]) -> str:
             + ("lower" if gap > 0 else "higher")
         )
     if scores["proven_at_most"] is not None:
-        lines.append(
-            f"proven: at most {scores['proven_at_most']:.2f} nats a frame, by the states that were "
-            "found"
-        )
+        # Above a bound the likelihood may be higher than that.
+        what = "the bound is at most" if scores["draws"] else "at most"
+        most = written(Value(scores["proven_at_most"]), NATS)
+        frame = units.frame(mean, std)
+        lines.append(f"proven: {what} {most} nats a {frame}, by the states that were found")
     warnings = scores["warnings"] + ([result["chains"]["warning"]] if result["chains"] else [])
     lines += [f"WARNING: {warning}" for warning in warnings if warning]
     return "\n".join(lines) + "\n"
