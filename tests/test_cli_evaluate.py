@@ -193,4 +193,7 @@ def test_a_bound_over_draws_of_latents_says_what_its_error_is(
     found = json.loads(Path("run/evaluation.json").read_text())["log_likelihood"]
     assert found["kind"] == "lower bound" and found["draws"] >= 9  # of two sequences
     assert f"the mean over {found['draws']} draws of the latents" in outcome.out
-    assert "how far it lies below the likelihood is not in it" in outcome.out
+    assert (
+        "the draws of the latents; not the gap from the bound up to the likelihood" in outcome.out
+    )
+    assert "proven: the bound is at most " in outcome.out
