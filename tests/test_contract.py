@@ -558,6 +558,7 @@ def test_a_contextual_field_that_is_no_vector_is_named():
 def test_densities_on_a_gpu_are_accepted(kind):
     for layer in (kind(8, 6, 2), random_layer(kind, 8, 6, 0, context=2)):
         layer = layer.cuda()
+        density = layer(torch.randn(3, 2, device="cuda", dtype=layer.W.dtype))
         state = torch.cuda.get_rng_state()
-        check_anew(layer(torch.randn(3, 2, device="cuda", dtype=layer.W.dtype)))
+        check_anew(density)
         assert torch.equal(torch.cuda.get_rng_state(), state)
