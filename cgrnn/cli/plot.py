@@ -322,7 +322,8 @@ def _weights(options: Any) -> Figure:
         [case.track.name(number) for number in chosen],
         f"{case.title}, test sequence {options.index}: annealed importance sampling of log Z, "
         f"{inside.WEIGHT_CHAINS} chains × {inside.WEIGHT_LEVELS} levels along two paths. Where one "
-        "path misses a mode, its weights lie far below and are left out of log Ẑ."
+        "path misses a mode, its weights lie far below and are left out of log Ẑ; where both do, "
+        "log Ẑ and its ESS are of chains that begin in the mode, which are not shown."
         + (" Frames are normalised, (v − mean)/std." if case.unit else ""),
     )
 
