@@ -3,7 +3,7 @@
 Weights and biases N(0, scale²), asymmetric α, μ, Λ and Φ, eight visible units and six hidden ones,
 as in the tests; a proposal for each density by the default training of `evaluation.nvil`.
 
-    python benchmarks/nvil_gap.py --count 20
+    python benchmarks/nvil_gap.py --count 50
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evaluation import exact, nvil
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=20, help="densities of each type")
+    parser.add_argument("--count", type=int, default=50, help="densities of each type")
     parser.add_argument("--scale", type=float, default=0.5, help="deviation of the weights")
     parser.add_argument("--samples", type=int, default=10_000)
     options = parser.parse_args()
