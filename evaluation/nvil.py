@@ -57,10 +57,10 @@ def log_partition(
     where the states that they find prove `log Z` higher, what is proven stands in the figure's
     place, with an infinite error.
 
-    What to expect of a trained proposal. On fifty random densities of each type (twelve of the
-    last), of 8 units and 6 hidden ones with weights N(0, 0.5²), the bound lies above `log Z` by
-    0.001 nat on average and 0.003 at the most (RBM), 0.014 and 0.041 (binary spike-and-slab), 0.027
-    and 0.073 (Gaussian RBM), 0.117 and 0.420 (spike-and-slab by spike), 0.027 and 0.055 (spectral):
+    What to expect of a trained proposal. On fifty random densities of each type, of 8 units and 6
+    hidden ones with weights N(0, 0.5²), the bound lies above `log Z` by 0.001 nat on average and
+    0.003 at the most (RBM), 0.014 and 0.041 (binary spike-and-slab), 0.027 and 0.073 (Gaussian
+    RBM), 0.117 and 0.420 (spike-and-slab by spike), 0.030 and 0.071 (spectral):
     `benchmarks/nvil_gap.py`. On the frames of a CGRNN trained on chorales (88 units, 200
     hidden ones, 1000 steps) it lies 1.3 nats above on average, 0.6 to 2.9, with 30 effective
     squared weights of 10,000: all of those have collapsed, which their result says.
