@@ -5,10 +5,15 @@ energy at `beta = 0`, and free energy, latents and frames to one energy. An esti
 this for granted makes of a density that breaks it a wrong figure with a small error. So each class
 is checked once a process, on a few densities with moderate parameters (`evaluation.specimen`).
 
-What it cannot see: that latents which are right one by one are drawn together wrongly, to first
-order; a constant of `free_energy` at `beta = 0` where a class does not declare its frames; a method
-that goes wrong only where parameters are extreme; `energy` alone being wrong in a term that all
-other methods lack, which makes no `log Z` wrong.
+What it cannot see:
+
+* latents that are right one by one and drawn together wrongly: it could as well be that the states
+  of some forbid those of others;
+* where a class does not declare its frames, a constant of `base_log_partition`;
+* a `gibbs_step` of its own whose mean is about right;
+* continuous frames of many units given hidden ones (`masses.reads_all`), but at `beta = 0`;
+* what goes wrong only where parameters are extreme, or only in some densities of a batch;
+* a term of `energy` that no other method knows, which makes no `log Z` wrong.
 """
 
 from __future__ import annotations

@@ -48,11 +48,13 @@ class _Law(NamedTuple):
     Attributes:
         logits: of the upper state, `(K, H)`.
         free_energy: `-log Σ_l exp(-E(v, l))`, `(K,)`.
+        lost: what rounding of the energies may have put on it.
         mean, precision: of the real numbers in either state, `(2, K, H)`.
     """
 
     logits: Tensor
     free_energy: Tensor
+    lost: Tensor
     mean: Tensor
     precision: Tensor
 
@@ -164,13 +166,15 @@ def _law(at: Specimen, v: Tensor, kind: _Kind) -> _Law | None:
 
     middle = rises(zero)
     mass, slope, precision = -middle, torch.zeros_like(middle), torch.zeros_like(middle)
-    mean = torch.zeros_like(mass)
+    mean, largest = torch.zeros_like(mass), start.abs() + middle.abs().amax((0, 2))
+    weight = torch.ones_like(mass)  # of an error of an energy in the mass of a state
     if kind.real:
         up, down = rises(one), rises(-one)
         slope, precision = 0.5 * (up - down), up + down - 2 * middle
         if not bool((precision > 0).all()):
             return None
-        mean = -slope / precision
+        mean, largest = -slope / precision, largest + torch.maximum(up, down).abs().amax((0, 2))
+        weight = 1 + mean.abs() + 2 * mean**2 + 2 / precision
         mass = mass + 0.5 * (slope * -mean + math.log(2 * math.pi) - precision.log())
 
     coins = torch.empty_like(low[:4]).uniform_(generator=at.random) < 0.5
@@ -182,7 +186,8 @@ def _law(at: Specimen, v: Tensor, kind: _Kind) -> _Law | None:
     if not bool((off <= at.rounding * (1 + start.abs() + terms.abs().sum(-1))).all()):
         return None
     free = start[0] - mass.logsumexp(0).sum(-1)
-    return _Law(mass[1] - mass[0], free, mean, precision)
+    lost = 4 * torch.finfo(v.dtype).eps * largest[0] * weight.amax(0).sum(-1)
+    return _Law(mass[1] - mass[0], free, lost, mean, precision)
 
 
 def _agree_on_free_energy(at: Specimen, v: Tensor, w: Tensor, kind: _Kind) -> None:
@@ -194,7 +199,7 @@ def _agree_on_free_energy(at: Specimen, v: Tensor, w: Tensor, kind: _Kind) -> No
     gave = at.density.free_energy(torch.stack([v, w]))
     gave = at.shaped("free_energy", gave, (2, *exact.shape))
     what, source = "F(v) - F(w) of two frames", "by the sum of exp(-energy) over latents"
-    room = at.rounding * one.free_energy.abs()
+    room = at.rounding * one.free_energy.abs() + one.lost + two.lost
     at.agree("free_energy", what, gave[0] - gave[1], exact, room, source)
 
 
